@@ -1,0 +1,110 @@
+"""Every bound and default of Firecell, each with its unit in its name and its reason beside it.
+
+Invariant I12: every queue, batch, page, scan, body and retry has a bound, and it is here.
+Nothing else may hold such a number; `tests/test_tidy.py` looks for strays.
+"""
+
+# --- numbers of the formats (never change: they are on disk) -------------------------------------
+U16_MAX = 2**16 - 1
+U32_MAX = 2**32 - 1
+U64_MAX = 2**64 - 1
+POST_ID_MAX = 2**63 - 1  # bit 63 of a post id is zero, so 2^63 can mean "no post" (floor)
+FLOOR_NONE = 2**63  # floor of a follow whose backfill copied nothing: no id reaches it
+FORMAT_VERSION = 1  # of events, log records, store rows and snapshots, until one of them changes
+
+# --- events (API.md) -----------------------------------------------------------------------------
+TEXT_BYTES_MAX = 64 * 1024
+TAGS_MAX = 32
+TAG_CHARACTERS_MAX = 140
+MEDIA_MAX = 16
+MEDIA_BYTES_MAX = 2 * 1024
+MENTIONS_MAX = 50
+EVENT_BYTES_MAX = 128 * 1024  # one event, as JSON or as a frame
+BATCH_BYTES_MAX = 8 * 1024 * 1024  # one NDJSON body
+BATCH_EVENTS_MAX = 50_000  # lines of one NDJSON body
+ID_AHEAD_MS_MAX = 60_000  # a post id further ahead of the append time is refused
+AT_MS_MAX = 253_402_300_799_999  # 9999-12-31: what a shown time may be
+
+# --- ids -----------------------------------------------------------------------------------------
+ID_NODE_MAX = 2**10 - 1
+ID_SEQUENCE_MAX = 2**12 - 1
+ID_COUNT_MAX = 10_000  # ids taken by one GET /v1/ids
+ID_RESERVE_MS = 1_000  # the remembered time runs ahead by this much: one synced write a second
+ID_CLOCK_BACK_MS_MAX = 5_000  # a clock that went back less is waited for, more is refused
+
+# --- firehose ------------------------------------------------------------------------------------
+PARTITIONS_DEFAULT = 32
+PARTITIONS_MAX = 1_024
+RETENTION_MS_DEFAULT = 7 * 24 * 3_600_000
+RETENTION_MS_MIN = 60_000
+SEGMENT_BYTES = 1024 * 1024 * 1024  # map size of one LMDB segment: sparse, so cheap when unused
+SEGMENT_FILL = 0.75  # a segment is sealed at this share of its map: copy-on-write needs the rest
+SEGMENT_MS = 3_600_000  # and after an hour, so that retention is never an hour late
+POSITIONS_MAP_BYTES = 64 * 1024 * 1024  # the groups' positions: 32 partitions are 1 KB a group
+READ_RECORDS_MAX = 8_192  # records of one read of one partition
+READ_BYTES_MAX = 4 * 1024 * 1024  # bytes of one read of one partition
+GROUP_COMMIT_ENTRIES_MAX = 50_000  # entries that share one synced commit
+GROUP_NAME_CHARACTERS_MAX = 64
+PUBLISH_QUEUE_ENTRIES_MAX = 100_000  # waiting for the group commit; beyond it publishers get 503
+
+# --- fan-out -------------------------------------------------------------------------------------
+WORKER_EVENTS_MAX = 16_384  # events of one batch
+WORKER_BYTES_MAX = 32 * 1024 * 1024  # frames of one batch
+WORKER_KEYS_AIM = 2_000_000  # a batch is closed when its keys pass this (one post may exceed it)
+RUN_KEYS_MIN = 20_000  # fewer keys go as one atomic batch of puts, more as a sorted run
+PUT_SLICE_KEYS = 2_000  # puts between two yields of the GIL
+WORKER_POLL_MS = 5  # how often an idle worker looks at the end of the log
+WORKER_LINGER_MS = 100  # under load a batch starts at most this often: bounds files at level 0
+RUNS_AT_LEVEL0_MAX = 24  # more files than this hurt readers: the worker waits for compaction
+RETRY_FIRST_MS = 100  # backoff after a dependency's failure: doubles ...
+RETRY_MS_MAX = 5_000  # ... up to this
+BACKFILL_POSTS_MAX = 100  # of a follow (DESIGN 2)
+BACKFILL_AGE_MS_MAX = 30 * 24 * 3_600_000
+OUTBOX_SCAN_KEYS = 1_000  # keys of one scan of an outbox; a walk is many bounded scans
+QUARANTINE_FRAME_BYTES_MAX = EVENT_BYTES_MAX
+
+# --- graph ---------------------------------------------------------------------------------------
+GRAPH_OVERLAY_EDGES_MIN = 20_000  # changed edges of one partition before they are merged
+GRAPH_OVERLAY_SHARE = 0.02  # or this share of its base, whichever is more
+GRAPH_SNAPSHOT_EVERY_MS = 300_000  # a snapshot of a changed graph at least this often
+
+# --- pages ---------------------------------------------------------------------------------------
+PAGE_POSTS_DEFAULT = 20
+PAGE_POSTS_MAX = 200
+PAGE_SCAN_KEYS_MAX = 2_000  # inbox keys looked at for one page; then the page is short
+UNREAD_MAX = 100  # unread posts are counted up to this
+SETTLE_MARGIN_MS = 5_000  # DESIGN 10
+AFTER_WAIT_MS_DEFAULT = 1_000
+AFTER_WAIT_MS_MAX = 10_000
+AFTER_WAITERS_MAX = 1_000  # requests that wait for a position at once
+FOLLOWERS_PAGE_DEFAULT = 100
+FOLLOWERS_PAGE_MAX = 1_000
+GAPS_IN_PAGE_MAX = 20
+CURSOR_CHARACTERS_MAX = 64
+
+# --- caches --------------------------------------------------------------------------------------
+CACHE_BYTES_DEFAULT = 512 * 1024 * 1024
+CACHE_ENTRY_BYTES_OVERHEAD = 250  # what one entry costs beside its bytes (measured, CPython 3.11)
+RELATIONS_CACHE_READERS_MAX = 100_000
+BLOCK_CACHE_BYTES = 512 * 1024 * 1024  # RocksDB's
+
+# --- markers -------------------------------------------------------------------------------------
+MARKERS_MAP_BYTES = 64 * 1024 * 1024 * 1024  # sparse; a marker costs some 40 bytes
+
+# --- processes and HTTP --------------------------------------------------------------------------
+HTTP_PORT_DEFAULT = 8080
+HTTP_HEADER_BYTES_MAX = 32 * 1024
+HTTP_CONNECTIONS_MAX = 2_000
+HTTP_KEEPALIVE_S = 75
+HTTP_BODY_WAIT_S = 30
+CONNECTIONS_PER_TOKEN_MAX = 500
+PROXY_TIMEOUT_S = 15
+DRAIN_S = 30  # TERM: drained and gone within this
+SUCCESSOR_WAIT_S = 10  # a new process waits this long for its predecessor's locks and ports
+RESTART_FIRST_MS = 200  # the supervisor's backoff: doubles ...
+RESTART_MS_MAX = 5_000  # ... up to this
+READY_S = 120  # `up` gives a child this long to become ready
+TOKENS_MAX = 1_000
+IMPORT_BATCH_EVENTS = 5_000  # events of one request of an import
+DISK_FREE_BYTES_MIN = 64 * 1024 * 1024  # after disk full, work starts again above this
+SWITCH_INTERVAL_S = 0.0005  # the interpreter's: readers share the GIL with the worker

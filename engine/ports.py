@@ -1,0 +1,213 @@
+"""The ports: what the core asks of the world. Backends implement them; tests/contract checks each.
+
+A *record* is a frame with its ROOT position; a relayed copy keeps the root's partition, offset and
+append time. A vector of positions always means the *next* offset per partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.keys import INBOX_KEY_BYTES, Keys
+
+
+class Record(NamedTuple):
+    """One event as it lies in the firehose: root position, root append time, frame."""
+
+    partition: int
+    offset: int
+    time_ms: int
+    frame: bytes
+
+
+class Log(Protocol):
+    """The firehose. Several processes may append and read at once; one instance is one thread's
+    unless the backend says more."""
+
+    identity: str  # of this firehose: written once, checked by every cell
+    partitions: int
+
+    def append(self, entries: Sequence[tuple[int, bytes]]) -> list[tuple[int, int]]:
+        """Append (partition, frame) pairs in order; (offset, append time ms) of each, durable on
+        return. All or nothing. Raises DiskFull, Unavailable."""
+
+    def read(
+        self, partition: int, offset: int, records_max: int, bytes_max: int
+    ) -> list[Record]:
+        """Records from `offset` on, at least one if there is any, within the two bounds.
+        Empty at the end. RetentionPassed (with `floor`) below the oldest kept."""
+
+    def begin_offsets(self) -> list[int]:
+        """Per partition the oldest kept offset."""
+
+    def end_offsets(self) -> list[int]:
+        """Per partition the next offset to be appended."""
+
+    def offset_at(self, partition: int, time_ms: int) -> int:
+        """First offset appended at `time_ms` or later; the end when there is none."""
+
+    def commit(self, group: str, positions: Mapping[int, int]) -> None:
+        """Keep next offsets of some partitions for a group; synced."""
+
+    def committed(self, group: str) -> dict[int, int]:
+        """The group's kept next offsets; empty for a group never seen."""
+
+    def groups(self) -> list[str]:
+        """Names of all groups that ever committed."""
+
+    def apply_retention(self, now_ms: int) -> int:
+        """Drop what is wholly older than the retention; number of segments dropped."""
+
+    def close(self) -> None:
+        """Give everything back. Idempotent."""
+
+
+class PostRow(NamedTuple):
+    """A post as a cell holds it. Offsets are of the author's partition; -1 means: not there.
+    A tombstone (deleted >= 0) keeps no frames (I6)."""
+
+    offset: int  # lowest offset at which (author, id) was posted
+    time_ms: int  # its append time
+    frame: bytes  # its event frame; empty when deleted or never posted
+    edit_offset: int  # highest offset of an edit
+    edit_time_ms: int
+    edit_frame: bytes
+    delete_offset: int  # lowest offset of a delete
+
+
+class OutboxEntry(NamedTuple):
+    """One of an author's own posts, newest id first; delete_offset -1: not deleted."""
+
+    post: int
+    offset: int
+    delete_offset: int
+
+
+class Toggle(NamedTuple):
+    """One follow or unfollow, as kept by reader: `floor` is the follow's backfill floor."""
+
+    author: int
+    offset: int
+    follows: bool
+    floor: int
+
+
+class Gap(NamedTuple):
+    """A span of one partition that a cell has not covered: [first, last] offsets, times, cause."""
+
+    partition: int
+    first_offset: int
+    last_offset: int
+    from_ms: int
+    to_ms: int
+    cause: str
+
+
+def no_keys() -> Keys:
+    """An empty (0, 24) array."""
+    return np.empty((0, INBOX_KEY_BYTES), dtype=np.uint8)
+
+
+@dataclass
+class Facts:
+    """What one batch of records adds to a cell: a pure function of the records, the followers and
+    the outboxes at their positions. Applying it again changes nothing (I2)."""
+
+    posts: list[tuple[bytes, int, int, bytes]] = field(default_factory=list)
+    """(post key, offset, append time ms, frame)"""
+    edits: list[tuple[bytes, int, int, bytes]] = field(default_factory=list)
+    """(post key, offset, append time ms, frame)"""
+    deletes: list[tuple[bytes, int]] = field(default_factory=list)
+    """(post key, offset)"""
+    toggles: list[tuple[int, int, int, int, bool, int]] = field(default_factory=list)
+    """(partition, author, reader, offset, follows, floor)"""
+    relations: list[tuple[int, int, int, int, bool]] = field(default_factory=list)
+    """(owner, class, other, offset, on): the highest offset wins"""
+    quarantined: list[tuple[Record, str]] = field(default_factory=list)
+    """(record, cause)"""
+    gaps: list[Gap] = field(default_factory=list)
+    inbox: Keys = field(default_factory=no_keys)
+    """u8 (n, 24), strictly ascending in byte order"""
+    positions: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """partition -> (next offset, append time ms of the last record)"""
+
+
+class Store(Protocol):
+    """A cell's durable state. The three write steps are called in the order of I1 by one
+    function, `cells.worker.make_durable`; reads may run beside them from another thread.
+    Every method may raise Unavailable (dependency) or Corruption."""
+
+    atomic: bool  # write_all is there: all of a batch in one synced, atomic write
+
+    def write_all(self, facts: Facts) -> None:
+        """Rows, inbox keys and positions as one atomic, synced write (small batches)."""
+
+    def write_rows(self, facts: Facts) -> None:
+        """Step 1: posts, edits, tombstones, outbox, toggles, relations, quarantine; synced."""
+
+    def write_inbox(self, keys: Keys) -> None:
+        """Step 2: inbox keys, durable on return."""
+
+    def write_positions(self, positions: Mapping[int, tuple[int, int]]) -> None:
+        """Step 3: next offsets and times, synced."""
+
+    def positions(self) -> tuple[list[int], list[int]]:
+        """(next offset, append time ms of the last applied record) of every partition."""
+
+    def inbox_older(self, reader: int, before: bytes, limit: int) -> bytes:
+        """Joined inbox keys of `reader` strictly behind key `before` (b"": from the newest)."""
+
+    def inbox_newer(self, reader: int, above: bytes, limit: int) -> bytes:
+        """Joined inbox keys of `reader` strictly in front of key `above`, nearest first."""
+
+    def post_rows(self, keys: Sequence[bytes]) -> list[PostRow | None]:
+        """The rows of post keys, in their order."""
+
+    def posts_with_id(self, post: int, limit: int) -> list[tuple[int, PostRow]]:
+        """(author, row) of every author's post with this id."""
+
+    def outbox(self, author: int, before: bytes, limit: int) -> list[OutboxEntry]:
+        """Entries of `author` strictly behind outbox key `before` (b"": from the newest)."""
+
+    def toggles_between(self, reader: int, author: int) -> list[Toggle]:
+        """All toggles of one reader towards one author, by offset."""
+
+    def toggles_of(self, reader: int, author_from: int, limit: int) -> list[Toggle]:
+        """Toggles of a reader by (author, offset), from `author_from` on, at most `limit`."""
+
+    def relations_of(self, owner: int) -> list[tuple[int, int]]:
+        """(class, other) of the relations of `owner` that are on."""
+
+    def toggle_rows(self, partition: int) -> Iterable[npt.NDArray[np.uint64]]:
+        """All toggles of a partition in key order, as u64 arrays (n, 4): author, reader, offset,
+        follows (0 or 1)."""
+
+    def gaps(self) -> list[Gap]:
+        """Recorded gaps, quarantined records included, by place."""
+
+    def quarantined(self, limit: int) -> list[tuple[Record, str]]:
+        """Kept bad records and their causes, by place."""
+
+    def stats(self) -> dict[str, int]:
+        """Numbers for metrics: at least `disk_bytes`, `files_level0`, `compaction_bytes`."""
+
+    def close(self) -> None:
+        """Flush what is not durable and give the lock back. Idempotent."""
+
+
+class Markers(Protocol):
+    """Read markers: born in the cell, so kept apart and synced (I7)."""
+
+    def get(self, reader: int) -> int | None:
+        """The marker in force, a post id."""
+
+    def advance(self, reader: int, post: int) -> int:
+        """Move forward only; the marker in force, durable on return."""
+
+    def close(self) -> None:
+        """Idempotent."""
