@@ -22,6 +22,8 @@ FOLLOW, UNFOLLOW = 4, 5
 LIKE, UNLIKE = 6, 7
 BLOCK, UNBLOCK, MUTE, UNMUTE = 8, 9, 10, 11
 
+NO_ID = -1  # a post that has no id yet: the publisher gives it one
+
 KIND_NAMES = {
     POST: "post",
     EDIT: "edit",

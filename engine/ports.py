@@ -211,3 +211,36 @@ class Markers(Protocol):
 
     def close(self) -> None:
         """Idempotent."""
+
+
+class Shown(NamedTuple):
+    """A post as pages need it: its offset (-1: no such post, or deleted) and its JSON, open at the
+    end: `...,"seen":` waits for the reader's own view."""
+
+    offset: int
+    fragment: bytes
+
+
+class PostCache(Protocol):
+    """Posts in front of a store. Losing all of it at any moment changes no answer.
+
+    The worker writes the store, then the cache. A filler notes `epoch()`, reads the store, then
+    calls `fill` with that epoch: nothing is kept if the worker wrote between.
+    """
+
+    def epoch(self) -> int:
+        """Changes with every `changed`."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[Shown | None]:
+        """What is kept of the post keys, in their order."""
+
+    def fill(
+        self, keys: Sequence[bytes], rows: Sequence[PostRow | None], epoch: int
+    ) -> list[Shown]:
+        """Keep rows that were read at `epoch`; what to show of each either way."""
+
+    def changed(self, keys: Sequence[bytes]) -> None:
+        """Forget written posts, from the worker, after that is durable."""
+
+    def stats(self) -> dict[str, int]:
+        """At least `entries`, `bytes`, `hits`, `misses`."""

@@ -1,0 +1,371 @@
+"""Pages: what a reader sees, from a slice of inbox keys, in microseconds.
+
+A page is: a slice of the reader's inbox -> posts (cache, then table) -> the *visible* rule ->
+JSON. The rule (engine/timeline.py) is checked here for a whole slice at once: most keys pass by
+comparing two offsets; only what is left looks at floors. Called on the event loop beside the
+fan-out thread; holds no lock. Raises WrongCell for readers of other cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from cells.graph import Graph
+
+from cells.relations import RelationsCache
+from engine import limits
+from engine.errors import BadInput, Conflict, Gone, NotFound, WrongCell
+from engine.homing import HomeRange
+from engine.keys import inbox_key, outbox_key, post_key
+from engine.limits import U64_MAX
+from engine.ports import Gap, Markers, PostCache, Shown, Store
+from engine.timeline import (
+    Cursor,
+    covers,
+    fold_toggles,
+    page_times,
+    parse_cursor,
+    settled_cursor,
+)
+from engine.times import format_ms
+from engine.wire import post_json
+
+_encode = msgspec.json.Encoder().encode
+_KEY = 24
+
+
+class Progress(Protocol):
+    """What a page tells about the cell's own state."""
+
+    def settled_ms(self) -> int:
+        """Everything appended before this Unix ms is applied, less the margin."""
+
+    def gaps(self) -> list[Gap]:
+        """Spans that are not covered."""
+
+
+class Judged(NamedTuple):
+    """A slice of an inbox with its posts: parallel lists, newest first."""
+
+    posts: list[int]
+    authors: list[int]
+    shown: list[Shown]
+    visible: list[bool]
+    whole: bool  # nothing lies behind this slice
+
+
+class Reader:
+    """All read routes of one cell."""
+
+    def __init__(
+        self,
+        cell: str,
+        home: HomeRange,
+        store: Store,
+        graph: Graph,
+        cache: PostCache,
+        relations: RelationsCache,
+        markers: Markers,
+        progress: Progress,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._cell = cell
+        self._home = home
+        self._store = store
+        self._graph = graph
+        self._cache = cache
+        self._relations = relations
+        self._markers = markers
+        self._progress = progress
+        self._now_ms = now_ms
+        self._cell_json = _encode(cell)
+
+    # --- the dashboard ---
+
+    def dashboard(
+        self, reader: int, *, limit: int, cursor: str | None = None, newer: str | None = None
+    ) -> bytes:
+        """A page as JSON bytes (engine.wire.DashboardPage)."""
+        self._check_home(reader)
+        marker = self._markers.get(reader)
+        if newer is not None:
+            start = parse_cursor(newer, "newer")
+            posts, following = self._page_newer(reader, start, limit)
+            unread, capped = self._unread(reader, marker, None)
+            top = None
+        else:
+            start_older = parse_cursor(cursor, "cursor") if cursor is not None else None
+            posts, following, head = self._page_older(reader, start_older, limit)
+            unread, capped = self._unread(reader, marker, head)
+            top = start_older.post if start_older is not None else None
+        seen_from = -1 if marker is None else marker
+        body = b",".join(
+            [shown[1] + (b"true}" if post <= seen_from else b"false}") for post, shown in posts]
+        )
+        oldest = following.post if following is not None else None
+        return b'{"reader":"%d","cell":%b,"posts":[%b],"next":%b,"settled":"%b",%b}' % (
+            reader,
+            self._cell_json,
+            body,
+            b'"%b"' % str(following).encode() if following is not None else b"null",
+            str(settled_cursor(self._progress.settled_ms())).encode(),
+            b'"marker":%b,"unread":%d,"unread_capped":%b,"gaps":%b'
+            % (
+                b'"%d"' % marker if marker is not None else b"null",
+                unread,
+                b"true" if capped else b"false",
+                self._gaps(top, oldest if newer is None else None),
+            ),
+        )
+
+    def _page_older(
+        self, reader: int, start: Cursor | None, limit: int
+    ) -> tuple[list[tuple[int, Shown]], Cursor | None, Judged | None]:
+        """(posts, cursor behind them or None at the end, the inbox's head if this looked at it)."""
+        before = inbox_key(reader, start.post, start.author) if start is not None else b""
+        posts: list[tuple[int, Shown]] = []
+        head: Judged | None = None
+        looked = 0
+        while True:
+            raw = self._store.inbox_older(reader, before, limit + 1)
+            judged = self._judge(reader, raw, limit)
+            if start is None and head is None:
+                head = judged
+            count = len(judged.posts)
+            for index in range(min(count, limit)):
+                if judged.visible[index]:
+                    posts.append((judged.posts[index], judged.shown[index]))
+                    if len(posts) == limit:
+                        at_end = index + 1 == count
+                        place = Cursor(judged.posts[index], judged.authors[index])
+                        return posts, None if at_end else place, head
+            if count <= limit:
+                return posts, None, head
+            looked += limit
+            place = Cursor(judged.posts[limit - 1], judged.authors[limit - 1])
+            if looked >= limits.PAGE_SCAN_KEYS_MAX:
+                return posts, place, head
+            before = inbox_key(reader, place.post, place.author)
+
+    def _page_newer(
+        self, reader: int, start: Cursor, limit: int
+    ) -> tuple[list[tuple[int, Shown]], Cursor | None]:
+        """Upwards from `start`: the nearest posts, newest first, and the cursor to go on with."""
+        above = inbox_key(reader, start.post, start.author)
+        posts: list[tuple[int, Shown]] = []
+        place: Cursor | None = None
+        looked = 0
+        while True:
+            raw = self._store.inbox_newer(reader, above, limit + 1)
+            judged = self._judge(reader, raw, limit)
+            count = len(judged.posts)
+            for index in range(min(count, limit)):
+                place = Cursor(judged.posts[index], judged.authors[index])
+                if judged.visible[index]:
+                    posts.append((judged.posts[index], judged.shown[index]))
+                    if len(posts) == limit:
+                        return posts[::-1], None if index + 1 == count else place
+            if count <= limit or place is None:
+                return posts[::-1], None
+            looked += limit
+            if looked >= limits.PAGE_SCAN_KEYS_MAX:
+                return posts[::-1], place
+            above = inbox_key(reader, place.post, place.author)
+
+    def _judge(self, reader: int, raw: bytes, asked: int) -> Judged:
+        """The visible rule over a slice of inbox keys, read to have more than `asked`."""
+        count = len(raw) // _KEY
+        if count == 0:
+            return Judged([], [], [], [], True)
+        words = np.frombuffer(raw, dtype=">u8").reshape(count, 3)
+        authors = words[:, 2].astype(np.uint64)
+        shown = self._shown([raw[i + 8 : i + _KEY] for i in range(0, count * _KEY, _KEY)])
+        offsets = np.array([entry[0] for entry in shown], dtype=np.int64)
+        starts = self._graph.interval_from(reader, authors)
+        starts[authors == np.uint64(reader)] = 0  # everybody follows themselves
+        visible = (starts >= 0) & (offsets >= starts)
+        author_list: list[int] = authors.tolist()
+        post_list: list[int] = (~words[:, 1].astype(np.uint64)).tolist()
+        verdicts: list[bool] = visible.tolist()
+        if not visible.all():
+            for index in np.flatnonzero(~visible).tolist():
+                if offsets[index] >= 0 and starts[index] >= 0:
+                    verdicts[index] = self._reached(
+                        reader, author_list[index], int(offsets[index]), post_list[index]
+                    )
+        hidden = self._relations.hidden(reader)
+        if hidden:
+            verdicts = [
+                verdict and author not in hidden
+                for verdict, author in zip(verdicts, author_list, strict=True)
+            ]
+        return Judged(post_list, author_list, shown, verdicts, count <= asked)
+
+    def _reached(self, reader: int, author: int, offset: int, post: int) -> bool:
+        """Whether the backfill of the current follow reached a post from before it."""
+        toggles = self._store.toggles_between(reader, author)
+        interval = fold_toggles((t.offset, t.follows, t.floor) for t in toggles)
+        return interval is not None and covers(interval, offset, post)
+
+    def _shown(self, keys: list[bytes]) -> list[Shown]:
+        """Posts of keys: cache, then table."""
+        found = self._cache.get_many(keys)
+        if None not in found:
+            return found  # type: ignore[return-value]
+        missing = [key for key, entry in zip(keys, found, strict=True) if entry is None]
+        epoch = self._cache.epoch()
+        filled = iter(self._cache.fill(missing, self._store.post_rows(missing), epoch))
+        return [entry if entry is not None else next(filled) for entry in found]
+
+    def _unread(self, reader: int, marker: int | None, head: Judged | None) -> tuple[int, bool]:
+        """(visible posts above the marker, whether counting stopped at UNREAD_MAX)."""
+        least = -1 if marker is None else marker
+        ended = head is not None and (head.whole or head.posts[-1] <= least)
+        if head is None or not ended:
+            raw = self._store.inbox_older(reader, b"", limits.UNREAD_MAX + 1)
+            head = self._judge(reader, raw, limits.UNREAD_MAX)
+            ended = head.whole or head.posts[-1] <= least
+        newer = zip(head.posts, head.visible, strict=True)
+        unread = sum(visible for post, visible in newer if post > least)
+        return min(unread, limits.UNREAD_MAX), not ended
+
+    def _gaps(self, newest: int | None, oldest: int | None) -> bytes:
+        """The gaps that overlap a page's span of time."""
+        gaps = self._progress.gaps()
+        if not gaps:
+            return b"[]"
+        start, end = page_times(newest, oldest, self._now_ms())
+        touching = [gap for gap in gaps if gap.to_ms >= start and gap.from_ms <= end]
+        return _encode(
+            [
+                {"from": format_ms(gap.from_ms), "to": format_ms(gap.to_ms), "cause": gap.cause}
+                for gap in touching[-limits.GAPS_IN_PAGE_MAX :]
+            ]
+        )
+
+    # --- an author's posts, single posts ---
+
+    def posts(self, author: int, *, limit: int, cursor: str | None = None) -> bytes:
+        """The author's own posts, newest first (engine.wire.PostsPage). Any cell has them."""
+        before = b""
+        if cursor is not None:
+            before = outbox_key(author, parse_cursor(cursor, "cursor").post)
+        fragments: list[bytes] = []
+        looked = 0
+        while True:
+            entries = self._store.outbox(author, before, limit + 1)
+            shown = self._shown([post_key(entry.post, author) for entry in entries[:limit]])
+            for index, post in enumerate(shown):
+                if post.offset < 0:
+                    continue
+                fragments.append(_closed(post))
+                if len(fragments) == limit:
+                    at_end = index + 1 == len(entries)
+                    return _posts_page(fragments, None if at_end else entries[index].post, author)
+            if len(entries) <= limit:
+                return _posts_page(fragments, None, author)
+            looked += limit
+            if looked >= limits.PAGE_SCAN_KEYS_MAX:
+                return _posts_page(fragments, entries[limit - 1].post, author)
+            before = outbox_key(author, entries[limit - 1].post)
+
+    def post(self, post: int, author: int | None = None) -> bytes:
+        """One post as JSON. NotFound, Gone, or Conflict when several authors share the id."""
+        if author is not None:
+            row = self._store.post_rows([post_key(post, author)])[0]
+            rows = [(author, row)] if row is not None else []
+        else:
+            rows = list(self._store.posts_with_id(post, limits.PAGE_POSTS_MAX))
+        posted = [(who, row) for who, row in rows if row.offset >= 0]
+        living = [(who, row) for who, row in posted if row.delete_offset < 0]
+        if len(living) > 1:
+            authors = [str(who) for who, _ in living]
+            raise Conflict(f"post {post} exists of several authors: name one", authors=authors)
+        if living:
+            return post_json(living[0][1])
+        if posted:
+            raise Gone(f"post {post} was deleted")
+        raise NotFound(f"there is no post {post}" + (f" of {author}" if author else ""))
+
+    # --- follows ---
+
+    def following(self, user: int, *, limit: int, cursor: str | None = None) -> bytes:
+        """Whom `user` follows, ascending (engine.wire.FollowPage)."""
+        self._check_home(user)
+        start = 0 if cursor is None else _user_cursor(cursor) + 1
+        authors: list[int] = []
+        while len(authors) <= limit and start <= U64_MAX:
+            toggles = self._store.toggles_of(user, start, limits.FOLLOWERS_PAGE_MAX)
+            by_author: dict[int, list[tuple[int, bool, int]]] = {}
+            for toggle in toggles:
+                fact = (toggle.offset, toggle.follows, toggle.floor)
+                by_author.setdefault(toggle.author, []).append(fact)
+            complete = len(toggles) < limits.FOLLOWERS_PAGE_MAX
+            if not complete and len(by_author) > 1:
+                by_author.popitem()  # its toggles may go on behind this scan
+            elif not complete:
+                author = toggles[0].author
+                every = self._store.toggles_between(user, author)
+                by_author[author] = [(t.offset, t.follows, t.floor) for t in every]
+            authors += [who for who, facts in by_author.items() if fold_toggles(facts)]
+            if complete:
+                break
+            start = max(by_author) + 1
+        return _follow_page(authors, limit)
+
+    def followers(self, user: int, *, limit: int, cursor: str | None = None) -> bytes:
+        """Who of this cell follows `user`, ascending (engine.wire.FollowPage)."""
+        after = -1 if cursor is None else _user_cursor(cursor)
+        return _follow_page(self._graph.followers(user, after, limit + 1), limit)
+
+    # --- markers, raw keys ---
+
+    def set_marker(self, reader: int, post: int) -> bytes:
+        """Move the marker forward; the one in force as JSON. Durable on return, so call it in a
+        thread."""
+        self._check_home(reader)
+        return b'{"reader":"%d","marker":"%d"}' % (reader, self._markers.advance(reader, post))
+
+    def inbox_page(self, reader: int, cursor: str | None, limit: int) -> bytes:
+        """Raw inbox keys as [post, author], for checkers: what is stored, visible or not."""
+        self._check_home(reader)
+        place = parse_cursor(cursor, "cursor") if cursor is not None else None
+        before = inbox_key(reader, place.post, place.author) if place is not None else b""
+        raw = self._store.inbox_older(reader, before, limit)
+        words = np.frombuffer(raw, dtype=">u8").reshape(-1, 3).astype(np.uint64)
+        pairs = [[str(post), str(who)] for post, who in zip(~words[:, 1], words[:, 2], strict=True)]
+        following = str(Cursor(*map(int, pairs[-1]))) if len(pairs) == limit else None
+        return _encode({"keys": pairs, "next": following})
+
+    def _check_home(self, user: int) -> None:
+        if user not in self._home:
+            raise WrongCell(f"user {user} is not at home in cell {self._cell}: ask the directory")
+
+
+def _closed(shown: Shown) -> bytes:
+    """A post outside of a dashboard: without the reader's view."""
+    return shown.fragment[: -len(b',"seen":')] + b"}"
+
+
+def _posts_page(fragments: list[bytes], last: int | None, author: int) -> bytes:
+    following = b"null" if last is None else b'"%b"' % str(Cursor(last, author)).encode()
+    return b'{"posts":[%b],"next":%b}' % (b",".join(fragments), following)
+
+
+def _follow_page(users: list[int], limit: int) -> bytes:
+    following = f"u{users[limit - 1]}" if len(users) > limit else None
+    page = {"users": [str(user) for user in users[:limit]], "next": following, "gaps": []}
+    return _encode(page)
+
+
+def _user_cursor(text: str) -> int:
+    if text[:1] == "u" and text[1:].isascii() and text[1:].isdigit() and len(text) <= 21:
+        user = int(text[1:])
+        if user <= U64_MAX:
+            return user
+    raise BadInput("cursor: no cursor of ours: take `next` of a page", "cursor")
+
+

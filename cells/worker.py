@@ -1,0 +1,319 @@
+"""The worker: from records of the firehose to inboxes, in numbered steps. No I/O of its own.
+
+1. decode and judge   bad input is quarantined, never stops a cell (I11)
+2. toggles            follows and unfollows change the graph, in the order of offsets;
+                      a follow that opens an interval copies a backfill
+3. recipients         each post takes its author's followers as they are at that moment
+4. expand             posts x followers -> sorted 24-byte keys (engine.fanout)
+5. make durable       I1: post rows -> outbox and inbox keys -> position
+6. tell               caches forget what changed, readers may see it
+
+Steps 1-4 are a pure function of the records and of the state before them, so a batch that is
+applied again (a crash, a replay) writes the same (I2). One thread calls; readers look at the
+graph and the store beside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from cells.graph import Graph
+
+from cells.backfill import BatchOutbox
+from engine import fanout, limits
+from engine.codec import decode
+from engine.errors import BadInput, Precondition, Unprocessable
+from engine.events import (
+    BLOCK,
+    FOLLOW,
+    MUTE,
+    UNBLOCK,
+    UNFOLLOW,
+    Delete,
+    Edit,
+    Event,
+    Post,
+    Relation,
+)
+from engine.homing import HomeRange, mix64
+from engine.ids import id_ms
+from engine.keys import (
+    BLOCKED_BY,
+    BLOCKS,
+    INBOX_KEY_BYTES,
+    MUTES,
+    Keys,
+    inbox_key,
+    post_key,
+)
+from engine.limits import FLOOR_NONE
+from engine.ports import Facts, PostCache, Record, Store, no_keys
+from engine.timeline import backfill, fold_toggles
+
+
+def no_crash(point: str) -> None:
+    """What production passes: crash points are for tests (`planned`, `rows`, `inbox`, `done`)."""
+
+
+class Batch:
+    """What steps 1-4 gather of one batch."""
+
+    def __init__(self, store: Store) -> None:
+        self.facts = Facts()
+        self.post_ids: list[int] = []
+        self.authors: list[int] = []
+        self.recipients: list[Any] = []  # one u32 array of reader indexes per post
+        self.extra: list[bytes] = []  # inbox keys of backfills and of authors themselves
+        self.outbox = BatchOutbox(store)
+        self.keys_expected = 0
+        self.consumed = 0
+
+
+@dataclass
+class WorkerCounts:
+    """What a worker has done since it started; plain numbers, read by metrics."""
+
+    events: int = 0
+    posts: int = 0
+    toggles: int = 0
+    inbox_keys: int = 0
+    batches: int = 0
+    quarantined: int = 0
+    dropped: int = 0  # below the position: seen before
+    backfilled: int = 0
+    seconds: dict[str, float] = field(
+        default_factory=lambda: {"plan": 0.0, "expand": 0.0, "rows": 0.0, "inbox": 0.0, "done": 0.0}
+    )
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch that is durable."""
+        self.batches += 1
+        self.events += batch.consumed
+        self.posts += len(batch.post_ids)
+        self.toggles += len(batch.facts.toggles)
+        self.inbox_keys += len(batch.facts.inbox)
+        self.quarantined += len(batch.facts.quarantined)
+
+
+class Worker:
+    """Applies records to one cell. Owned by one thread."""
+
+    def __init__(
+        self,
+        store: Store,
+        graph: Graph,
+        home: HomeRange,
+        *,
+        cache: PostCache | None = None,
+        forget_relations: Callable[[int], None] = lambda owner: None,
+        crash: Callable[[str], None] = no_crash,
+    ) -> None:
+        self._store = store
+        self._graph = graph
+        self._home = home
+        self._cache = cache
+        self._forget_relations = forget_relations
+        self.crash = crash
+        self.next_offsets, self.times_ms = store.positions()
+        self._planned = list(self.next_offsets)
+        self._partitions = len(self._planned)
+        self.counts = WorkerCounts()
+
+    def apply(self, records: Sequence[Record]) -> int:
+        """Apply a prefix of `records` (per partition in order of offset) and make it durable.
+
+        Returns how many were consumed: all, unless the batch grew past WORKER_KEYS_AIM. Raises
+        Precondition on a hole in the offsets (I8).
+        """
+        batch = self.plan(records)
+        self.crash("planned")
+        self.finish(batch)
+        return batch.consumed
+
+    def plan(self, records: Sequence[Record]) -> Batch:
+        """Steps 1-4."""
+        started = time.perf_counter()
+        batch = Batch(self._store)
+        for index, record in enumerate(records):
+            if not self._is_next(record):
+                continue
+            try:
+                self._take(batch, record, decode(record.frame))
+            except (BadInput, Unprocessable) as error:
+                batch.facts.quarantined.append((record, error.message))
+            batch.facts.positions[record.partition] = (record.offset + 1, record.time_ms)
+            if batch.keys_expected >= limits.WORKER_KEYS_AIM:
+                batch.consumed = index + 1
+                break
+        else:
+            batch.consumed = len(records)
+        planned = time.perf_counter()
+        batch.facts.inbox = self._expand(batch)
+        self.counts.seconds["plan"] += planned - started
+        self.counts.seconds["expand"] += time.perf_counter() - planned
+        return batch
+
+    def finish(self, batch: Batch) -> None:
+        """Steps 5 and 6. After Unavailable call it again with the same batch."""
+        facts = batch.facts
+        make_durable(self._store, facts, self.crash, self.counts.seconds)
+        if self._cache is not None:
+            changed = (*facts.posts, *facts.edits, *facts.deletes)
+            self._cache.changed([fact[0] for fact in changed])
+        for owner, _, _, _, _ in facts.relations:
+            self._forget_relations(owner)
+        for partition, (offset, time_ms) in facts.positions.items():
+            self.next_offsets[partition] = offset
+            self.times_ms[partition] = time_ms
+        self.counts.add(batch)
+
+    def _is_next(self, record: Record) -> bool:
+        """I8: root offsets continue. Lower was seen before and is dropped; higher is a hole."""
+        expected = self._planned[record.partition]
+        if record.offset == expected:
+            self._planned[record.partition] = expected + 1
+            return True
+        if record.offset < expected:
+            self.counts.dropped += 1
+            return False
+        raise Precondition(
+            f"a hole in partition {record.partition}: offset {record.offset} came where {expected}"
+            " was due; the cell stops rather than lose events: check the firehose's retention,"
+            " then `firecell cell NAME --accept-gap` records the gap and goes on"
+        )
+
+    # --- step 1: judge; then each kind of event says what it adds ---
+
+    def _take(self, batch: Batch, record: Record, event: Event) -> None:
+        mixed = mix64(event.account)
+        if mixed % self._partitions != record.partition:
+            raise BadInput("the event lies in another partition than its account's")
+        if type(event) is Post:
+            at_home = self._home.first <= mixed <= self._home.last
+            self._take_post(batch, record, event, at_home)
+        elif type(event) is Relation:
+            if event.reader == event.author:
+                return  # everybody follows themselves, and nobody hides from themselves
+            if event.kind <= UNFOLLOW:
+                self._take_toggle(batch, record, event)
+            else:
+                self._take_relation(batch, record, event)
+        elif type(event) is Edit:
+            key = post_key(event.post, event.author)
+            batch.facts.edits.append((key, record.offset, record.time_ms, record.frame))
+        elif type(event) is Delete:
+            key = post_key(event.post, event.author)
+            batch.facts.deletes.append((key, record.offset))
+            batch.outbox.delete(key, record.offset)
+
+    def _take_post(self, batch: Batch, record: Record, post: Post, at_home: bool) -> None:
+        """Step 3 for one post; an id of the future would stand on top of every page."""
+        if id_ms(post.id) > record.time_ms + limits.ID_AHEAD_MS_MAX:
+            raise Unprocessable(f"post id {post.id} is more than 60 s ahead of its append time")
+        key = post_key(post.id, post.author)
+        batch.facts.posts.append((key, record.offset, record.time_ms, record.frame))
+        batch.outbox.post(post.author, post.id, record.offset)
+        recipients = self._graph.recipients(record.partition, post.author)
+        batch.post_ids.append(post.id)
+        batch.authors.append(post.author)
+        batch.recipients.append(recipients)
+        batch.keys_expected += len(recipients)
+        if at_home:
+            batch.extra.append(inbox_key(post.author, post.id, post.author))
+
+    def _take_toggle(self, batch: Batch, record: Record, toggle: Relation) -> None:
+        """Step 2 for one follow or unfollow of a reader at home here."""
+        reader, author = toggle.reader, toggle.author
+        if reader not in self._home:
+            return
+        partition, offset = record.partition, record.offset
+        follows, floor = toggle.kind == FOLLOW, FLOOR_NONE
+        if self._opens(partition, author, reader, offset, follows):
+            entries = batch.outbox.entries(author)
+            copied, floor = backfill(entries, offset, record.time_ms)
+            batch.extra.extend(inbox_key(reader, post, author) for post in copied)
+            self.counts.backfilled += len(copied)
+        batch.facts.toggles.append((partition, author, reader, offset, follows, floor))
+
+    def _opens(self, partition: int, author: int, reader: int, offset: int, follows: bool) -> bool:
+        """Whether this toggle opens an interval. Where the graph already holds what comes after
+        the toggle (a crash, a replay), the fold of the stored toggles below it decides."""
+        if offset >= self._graph.end[partition]:
+            if follows:
+                return self._graph.follow(partition, author, reader, offset)
+            self._graph.unfollow(partition, author, reader, offset)
+            return False
+        stored = self._store.toggles_between(reader, author) if follows else []
+        before = fold_toggles(((t.offset, t.follows, t.floor) for t in stored), below=offset)
+        return follows and before is None
+
+    def _take_relation(self, batch: Batch, record: Record, relation: Relation) -> None:
+        """A block or mute is kept by the reader; a block also by the one who is blocked."""
+        reader, author, kind = relation.reader, relation.author, relation.kind
+        on = kind in (BLOCK, MUTE)
+        is_block = kind in (BLOCK, UNBLOCK)
+        if reader in self._home:
+            of_reader = BLOCKS if is_block else MUTES
+            batch.facts.relations.append((reader, of_reader, author, record.offset, on))
+        if is_block and author in self._home:
+            batch.facts.relations.append((author, BLOCKED_BY, reader, record.offset, on))
+
+    # --- step 4 ---
+
+    def _expand(self, batch: Batch) -> Keys:
+        if not batch.post_ids and not batch.extra:
+            return no_keys()
+        indptr, readers = self._graph.gather(batch.recipients)
+        extra = np.frombuffer(b"".join(batch.extra), dtype=np.uint8).reshape(-1, INBOX_KEY_BYTES)
+        return fanout.expand(
+            np.array(batch.post_ids, dtype=np.uint64),
+            np.array(batch.authors, dtype=np.uint64),
+            indptr,
+            readers,
+            self._graph.reader_ids,
+            extra,
+        )
+
+
+def toggle_of(record: Record, home: HomeRange, partitions: int) -> Relation | None:
+    """The follow or unfollow of a record that changes this cell's graph, else None."""
+    try:
+        event = decode(record.frame)
+    except BadInput:
+        return None
+    if type(event) is not Relation or event.kind > UNFOLLOW or event.reader == event.author:
+        return None
+    mine = mix64(event.author) % partitions == record.partition and event.reader in home
+    return event if mine else None
+
+
+def make_durable(
+    store: Store, facts: Facts, crash: Callable[[str], None], seconds: dict[str, float]
+) -> None:
+    """Step 5, the order of durability (I1): rows, then inbox keys, then the position.
+
+    A crash between two of them leaves posts that no key names, or keys that the position does not
+    cover: both are written again, the same, when the batch is applied again. Never a key without
+    its post (I3).
+    """
+    started = time.perf_counter()
+    if store.atomic and len(facts.inbox) < limits.RUN_KEYS_MIN:
+        store.write_all(facts)  # all three at once
+        seconds["rows"] += time.perf_counter() - started
+        crash("done")
+        return
+    store.write_rows(facts)
+    rows = time.perf_counter()
+    crash("rows")
+    store.write_inbox(facts.inbox)
+    inbox = time.perf_counter()
+    crash("inbox")
+    store.write_positions(facts.positions)
+    crash("done")
+    seconds["rows"] += rows - started
+    seconds["inbox"] += inbox - rows
+    seconds["done"] += time.perf_counter() - inbox
