@@ -1,0 +1,81 @@
+"""The groups' positions: next offsets per (group, partition), in an LMDB environment of their own,
+so that committing never waits for an append. Synced at once.
+
+Key: group name, a zero byte (no name has one), partition u16 BE; value: next offset u64 BE.
+Several processes and threads may use it at once.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from engine.errors import BadInput
+from engine.limits import POSITIONS_MAP_BYTES, U64_MAX
+from topics import environments
+from topics.catalog import check_group_name
+
+FOLDER = "positions"
+_NAMES = [b"positions"]
+_PARTITION = struct.Struct(">H")
+_OFFSET = struct.Struct(">Q")
+
+
+class GroupPositions:
+    """What groups committed. Any thread."""
+
+    def __init__(self, folder: Path, partitions: int) -> None:
+        self._partitions = partitions
+        self._environment = environments.open_shared(folder / FOLDER, POSITIONS_MAP_BYTES, _NAMES)
+
+    @staticmethod
+    def create(folder: Path) -> None:
+        """Make the empty environment in `folder`. Structure lock held."""
+        environments.create_environment(
+            folder / FOLDER, POSITIONS_MAP_BYTES, _NAMES, lambda transaction, databases: None, {}
+        )
+
+    def commit(self, group: str, positions: Mapping[int, int]) -> None:
+        """Keep next offsets of some partitions; one synced transaction. BadInput, DiskFull."""
+        prefix = check_group_name(group).encode() + b"\0"
+        for partition, offset in positions.items():
+            if not 0 <= partition < self._partitions:
+                raise BadInput(f"partition {partition}: the firehose has {self._partitions}")
+            if not 0 <= offset <= U64_MAX:
+                raise BadInput(f"partition {partition}: {offset} is no offset")
+        if not positions:
+            return
+        with self._environment.use() as opened, opened.begin(write=True) as transaction:
+            for partition, offset in positions.items():
+                key = prefix + _PARTITION.pack(partition)
+                transaction.put(key, _OFFSET.pack(offset), db=opened.databases[0])
+
+    def committed(self, group: str) -> dict[int, int]:
+        """Next offset per committed partition; empty for a group never seen."""
+        prefix = check_group_name(group).encode() + b"\0"
+        found: dict[int, int] = {}
+        with self._environment.use() as opened, opened.begin() as transaction:
+            cursor = transaction.cursor(opened.databases[0])
+            more = cursor.set_range(prefix)
+            while more and cursor.key().startswith(prefix):
+                partition = _PARTITION.unpack(cursor.key()[len(prefix) :])[0]
+                found[partition] = _OFFSET.unpack(cursor.value())[0]
+                more = cursor.next()
+        return found
+
+    def groups(self) -> list[str]:
+        """Names of all groups that ever committed, in byte order."""
+        names: list[str] = []
+        with self._environment.use() as opened, opened.begin() as transaction:
+            cursor = transaction.cursor(opened.databases[0])
+            more = cursor.first()
+            while more:
+                name = cursor.key().partition(b"\0")[0]
+                names.append(name.decode())
+                more = cursor.set_range(name + b"\1")
+        return names
+
+    def close(self) -> None:
+        """Give the environment back."""
+        environments.release(self._environment)

@@ -1,0 +1,92 @@
+"""The HTTP parser with bounds: header bytes, time for headers, connections. One per connection,
+in the event loop's thread.
+
+uvicorn's httptools protocol bounds neither the bytes of a header nor the time that a client takes
+to send it, so 2,000 silent connections would shut everybody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from engine.limits import HTTP_CONNECTIONS_MAX, HTTP_HEADER_BYTES_MAX, HTTP_HEADER_WAIT_S
+
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 18\r\nconnection: close\r\n\r\n"
+    b"headers too large\n"
+)
+_SPARE_CONNECTIONS = 64  # above the bound these still get a 503; beyond them the door is shut
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """HttpToolsProtocol that closes what is too large, too slow or too many."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._head_open = True  # between requests, or inside of a request's head
+        self._head_bytes = 0
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse beyond the bound; start the clock for the first head."""
+        super().connection_made(transport)
+        if len(self.connections) > HTTP_CONNECTIONS_MAX + _SPARE_CONNECTIONS:
+            transport.abort()
+            return
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count the bytes of an open head: a header without an end never reaches a callback."""
+        if self._head_open:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_open and self._head_bytes > HTTP_HEADER_BYTES_MAX:
+            self._refuse()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._start_timer()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """A head ends: refuse one that came too large in a single piece."""
+        self._stop_timer()
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > HTTP_HEADER_BYTES_MAX:
+            self._refuse()
+            raise ValueError("headers too large")  # stops the parser; uvicorn closes
+        self._head_open = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The next head may begin."""
+        self._head_open, self._head_bytes = True, 0
+        super().on_message_complete()
+
+    def _refuse(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def _start_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HTTP_HEADER_WAIT_S, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
