@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,7 +52,8 @@ class Directory:
 def load_directory(folder: Path, shares: Mapping[str, float]) -> Directory:
     """The directory of a data folder, made from `shares` on first use.
 
-    Misconfigured when the configuration's cells are not those of the file.
+    Misconfigured when the configuration's cells are not those of the file, or a later version
+    wrote it; Corruption when it is damaged.
     """
     wanted = Directory.from_shares(shares)
     path = folder / "directory.json"
@@ -59,13 +61,19 @@ def load_directory(folder: Path, shares: Mapping[str, float]) -> Directory:
         _write_once(path, json.dumps(wanted.document(), indent=1))
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
+        written = int(found["format"])
         ranges = {
             name: HomeRange(int(cell["first"]), int(cell["last"]))
             for name, cell in found["cells"].items()
         }
         version = int(found["version"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Corruption(f"{path} is damaged ({error}): restore it from a copy") from error
+    if written != FORMAT_VERSION:
+        raise Misconfigured(
+            f"{path} has format {written}; this software reads {FORMAT_VERSION}: use the version"
+            " that wrote it"
+        )
     if wanted.document()["cells"] != found["cells"]:
         raise Misconfigured(
             f"{path} gives users to the cells {sorted(ranges)} in other ranges than the"
@@ -78,14 +86,14 @@ def load_directory(folder: Path, shares: Mapping[str, float]) -> Directory:
 def _write_once(path: Path, text: str) -> None:
     """Create the file whole or not at all; whoever comes second finds the first one's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    draft = path.with_suffix(f".{uuid.uuid4().hex}")  # two containers may share a process id
     try:
+        with draft.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(draft, path)
     except FileExistsError:
         pass
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)

@@ -8,10 +8,11 @@ partition. Who may touch what, and when:
   atomic step: a look-up sees a change wholly or not at all, without any lock of ours.
 - A row of `table` changes only inside such a kernel (`publish`, `toggle`), and an array is let go
   only after its row has been published anew. So every address in the table is good.
-- Kernels with `nogil` (`merge`, `fold`) take arrays, never addresses.
+- Kernels that let go of that lock (cells/graph_base.py) take arrays, never addresses.
 
 All signatures are explicit and the compiled code is kept on disk: nothing compiles while serving.
-Everything compiled is in this one file because the compiler's cache looks at one file only.
+What these kernels are made of is all in this file, because the compiler's cache notices changes
+of the kernel's own file only.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from numba.extending import intrinsic
 U64s = npt.NDArray[np.uint64]
 U32s = npt.NDArray[np.uint32]
 I64s = npt.NDArray[np.int64]
-I32s = npt.NDArray[np.int32]
 
 # --- columns of the users' head (users_*) and of a partition's row in the table
 USERS_SLOTS, USERS_MASK, USERS_IDS, USERS_COUNT, USERS_ROOM = range(5)
@@ -36,7 +36,7 @@ USERS_SLOTS, USERS_MASK, USERS_IDS, USERS_COUNT, USERS_ROOM = range(5)
     BASE_ROWS,  # how many
     BASE_INDPTR,  # u32 (rows + 1)
     BASE_READERS,  # u32, ascending within an author
-    BASE_FROMS,  # u32 deltas to BASE_FIRST, or u64 offsets when BASE_WIDE
+    BASE_FROMS,  # offsets less BASE_FIRST: u32, or u64 when BASE_WIDE
     BASE_FIRST,
     BASE_WIDE,
     EDGES,  # followers of all authors now, overlay included
@@ -44,7 +44,7 @@ USERS_SLOTS, USERS_MASK, USERS_IDS, USERS_COUNT, USERS_ROOM = range(5)
     OVER_READERS,  # u32
     OVER_FROMS,  # i64; -1: follows no more
     OVER_PLACES,  # i32: index of the same edge in the base; -1: not there
-    OVER_NEXT,  # i32: the author's entry before this one; -1: none
+    OVER_CHAIN,  # i32: the author's entry before this one; -1: none
     OVER_COUNT,
     OVER_ROOM,
     OVER_PAIRS,  # i32 slots by (author, reader): entry + 1; 0: empty
@@ -66,11 +66,10 @@ def _array(dtype: Any, dimensions: int = 1, readonly: bool = False) -> Any:
 
 _u64, _u32, _i64, _bool = types.uint64, types.uint32, types.int64, types.boolean
 _table, _head = _array(_i64, 2), _array(_i64)
-_const_u64, _const_u32 = _array(_u64, readonly=True), _array(_u32, readonly=True)
-_const_i64 = _array(_i64, readonly=True)
+_const_u64, _const_i64 = _array(_u64, readonly=True), _array(_i64, readonly=True)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]
 def _pointer(_typing: Any, address: Any) -> Any:
     """An i64 address as a pointer."""
 
@@ -91,8 +90,8 @@ def _mix(value: Any) -> Any:
     return value ^ (value >> _S31)
 
 
-@njit(_i64(_head, _u64))  # type: ignore[untyped-decorator]
-def _find_user(head: I64s, user: int) -> int:
+@njit  # type: ignore[untyped-decorator]
+def _find_user(head: I64s, user: int) -> Any:
     """The user's index, or -1 - the empty slot where it belongs."""
     mask = head[USERS_MASK]
     slots = carray(_pointer(head[USERS_SLOTS]), (mask + 1,), np.uint32)
@@ -107,8 +106,8 @@ def _find_user(head: I64s, user: int) -> int:
         slot = (slot + 1) & mask
 
 
-@njit(_i64(_head, _u64))  # type: ignore[untyped-decorator]
-def _make_user(head: I64s, user: int) -> int:
+@njit  # type: ignore[untyped-decorator]
+def _make_user(head: I64s, user: int) -> Any:
     """The user's index, new if need be; MISSING when there is no room."""
     index = _find_user(head, user)
     if index >= 0:
@@ -124,8 +123,8 @@ def _make_user(head: I64s, user: int) -> int:
     return count
 
 
-@njit(_i64(_head, _u64))  # type: ignore[untyped-decorator]
-def _find_author(row: I64s, author: int) -> int:
+@njit  # type: ignore[untyped-decorator]
+def _find_author(row: I64s, author: int) -> Any:
     """The author's row in the base, or MISSING. Without branches, so that several can overlap."""
     rows = row[BASE_ROWS]
     if rows == 0:
@@ -140,8 +139,8 @@ def _find_author(row: I64s, author: int) -> int:
     return start if authors[start] == author else MISSING
 
 
-@njit(_i64(_head, _u64, _i64))  # type: ignore[untyped-decorator]
-def _find_edge(row: I64s, author: int, reader: int) -> int:
+@njit  # type: ignore[untyped-decorator]
+def _find_edge(row: I64s, author: int, reader: int) -> Any:
     """Place of (author, reader index) in the base, or MISSING."""
     at = _find_author(row, author)
     if at < 0:
@@ -157,18 +156,18 @@ def _find_edge(row: I64s, author: int, reader: int) -> int:
     return start if length == 1 and np.int64(readers[start]) == reader else MISSING
 
 
-@njit(_i64(_head, _i64))  # type: ignore[untyped-decorator]
-def _from_of(row: I64s, place: int) -> int:
+@njit  # type: ignore[untyped-decorator]
+def _from_of(row: I64s, place: int) -> Any:
     """The offset from which the edge at `place` holds."""
     if row[BASE_WIDE] != 0:
         wide = carray(_pointer(row[BASE_FROMS]), (place + 1,), np.uint64)
-        return np.int64(wide[place])
+        return row[BASE_FIRST] + np.int64(wide[place])
     narrow = carray(_pointer(row[BASE_FROMS]), (place + 1,), np.uint32)
     return row[BASE_FIRST] + np.int64(narrow[place])
 
 
-@njit(_i64(_head, _u64, _i64))  # type: ignore[untyped-decorator]
-def _find_entry(row: I64s, author: int, reader: int) -> int:
+@njit  # type: ignore[untyped-decorator]
+def _find_entry(row: I64s, author: int, reader: int) -> Any:
     """The overlay's entry of (author, reader index), or -1 - the empty slot where it belongs."""
     mask = row[OVER_MASK]
     room = row[OVER_ROOM]
@@ -185,8 +184,8 @@ def _find_entry(row: I64s, author: int, reader: int) -> int:
         slot = (slot + 1) & mask
 
 
-@njit(_i64(_head, _u64))  # type: ignore[untyped-decorator]
-def _head_slot(row: I64s, author: int) -> int:
+@njit  # type: ignore[untyped-decorator]
+def _head_slot(row: I64s, author: int) -> Any:
     """The slot of OVER_HEADS that is the author's, or the empty one where it belongs. The upper
     half of the hash: its lower bits are the same for all authors of a partition."""
     mask = row[OVER_MASK]
@@ -198,19 +197,8 @@ def _head_slot(row: I64s, author: int) -> int:
     return slot
 
 
-@njit(_i64(_head, _u64))  # type: ignore[untyped-decorator]
-def _newest_entry(row: I64s, author: int) -> int:
-    """The head of the author's chain of entries, or MISSING."""
-    if row[OVER_COUNT] == 0:
-        return MISSING
-    heads = carray(_pointer(row[OVER_HEADS]), (row[OVER_MASK] + 1,), np.int32)
-    return np.int64(heads[_head_slot(row, author)]) - 1
-
-
-@njit(types.void(_head, _u64, _i64, _i64, _i64, _i64))  # type: ignore[untyped-decorator]
-def _add_entry(
-    row: I64s, author: int, reader: int, start: int, place: int, slot: int
-) -> None:
+@njit  # type: ignore[untyped-decorator]
+def _add_entry(row: I64s, author: int, reader: int, start: int, place: int, slot: int) -> None:
     """Append an entry; there is room, and `slot` of OVER_PAIRS is the empty one for it."""
     room, mask, entry = row[OVER_ROOM], row[OVER_MASK], row[OVER_COUNT]
     head_slot = _head_slot(row, author)
@@ -219,7 +207,7 @@ def _add_entry(
     carray(_pointer(row[OVER_FROMS]), (room,), np.int64)[entry] = start
     carray(_pointer(row[OVER_PLACES]), (room,), np.int32)[entry] = place
     heads = carray(_pointer(row[OVER_HEADS]), (mask + 1,), np.int32)
-    carray(_pointer(row[OVER_NEXT]), (room,), np.int32)[entry] = heads[head_slot] - 1
+    carray(_pointer(row[OVER_CHAIN]), (room,), np.int32)[entry] = heads[head_slot] - 1
     heads[head_slot] = entry + 1
     carray(_pointer(row[OVER_PAIRS]), (mask + 1,), np.int32)[slot] = entry + 1
     row[OVER_COUNT] = entry + 1
@@ -229,14 +217,14 @@ def _add_entry(
 
 
 @njit(_i64(_head, _u64), cache=True)  # type: ignore[untyped-decorator]
-def find_user(head: I64s, user: int) -> int:
+def find_user(head: I64s, user: int) -> Any:
     """The user's index, or MISSING."""
     index = _find_user(head, user)
     return index if index >= 0 else MISSING
 
 
 @njit(_i64(_head, _const_u64, _array(_u32), _bool), cache=True)  # type: ignore[untyped-decorator]
-def index_users(head: I64s, users: U64s, indexes: U32s, create: bool) -> int:
+def index_users(head: I64s, users: U64s, indexes: U32s, create: bool) -> Any:
     """Indexes of `users`; 2^32-1 for one that is not there. How many were done before the table
     had no more room."""
     for at in range(len(users)):
@@ -290,7 +278,7 @@ def publish(table: I64s, partition: int, row: I64s) -> None:
 @njit(_i64(_head, _table, _i64, _u64, _u64, _i64, _bool), cache=True)  # type: ignore[untyped-decorator]
 def toggle(
     head: I64s, table: I64s, partition: int, author: int, reader: int, offset: int, follows: bool
-) -> int:
+) -> Any:
     """Follow or unfollow: NOTHING, OPENED or CLOSED; or, with nothing changed, what is full."""
     index = _find_user(head, reader)
     if index < 0:
@@ -300,19 +288,14 @@ def toggle(
         if index < 0:
             return USERS_FULL
     row = table[partition]
+    froms = carray(_pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
     entry = _find_entry(row, author, index)
-    place = np.int64(MISSING)
-    if entry >= 0:
-        froms = carray(_pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
-        followed = froms[entry] >= 0
-    else:
-        place = _find_edge(row, author, index)
-        followed = place >= 0
+    place = _find_edge(row, author, index) if entry < 0 else np.int64(MISSING)
+    followed = froms[entry] >= 0 if entry >= 0 else place >= 0
     if followed == follows:
         return NOTHING
     start = offset if follows else np.int64(MISSING)
     if entry >= 0:
-        froms = carray(_pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
         froms[entry] = start
     elif row[OVER_COUNT] == row[OVER_ROOM]:
         return OVERLAY_FULL
@@ -352,7 +335,10 @@ def intervals(head: I64s, table: I64s, reader: int, authors: U64s) -> I64s:
 def find_row(table: I64s, partition: int, author: int) -> Any:
     """(start, stop) of the author's readers in the base, and its newest overlay entry."""
     row = table[partition]
-    newest = _newest_entry(row, author)
+    newest = np.int64(MISSING)
+    if row[OVER_COUNT] > 0:
+        heads = carray(_pointer(row[OVER_HEADS]), (row[OVER_MASK] + 1,), np.int32)
+        newest = np.int64(heads[_head_slot(row, author)]) - 1
     at = _find_author(row, author)
     if at < 0:
         return np.int64(0), np.int64(0), newest
@@ -361,7 +347,7 @@ def find_row(table: I64s, partition: int, author: int) -> Any:
 
 
 @njit(_i64(_table, _i64, _u64), cache=True)  # type: ignore[untyped-decorator]
-def count_followers(table: I64s, partition: int, author: int) -> int:
+def count_followers(table: I64s, partition: int, author: int) -> Any:
     """How many follow the author now."""
     row = table[partition]
     start, stop, entry = find_row(table, partition, author)
@@ -369,10 +355,10 @@ def count_followers(table: I64s, partition: int, author: int) -> int:
     if entry >= 0:
         froms = carray(_pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
         places = carray(_pointer(row[OVER_PLACES]), (row[OVER_ROOM],), np.int32)
-        following = carray(_pointer(row[OVER_NEXT]), (row[OVER_ROOM],), np.int32)
+        chain = carray(_pointer(row[OVER_CHAIN]), (row[OVER_ROOM],), np.int32)
         while entry >= 0:
             count += np.int64(froms[entry] >= 0) - np.int64(places[entry] >= 0)
-            entry = np.int64(following[entry])
+            entry = np.int64(chain[entry])
     return count
 
 
@@ -386,12 +372,12 @@ def copy_followers(table: I64s, partition: int, author: int) -> U32s:
     froms = carray(_pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
     places = carray(_pointer(row[OVER_PLACES]), (row[OVER_ROOM],), np.int32)
     readers = carray(_pointer(row[OVER_READERS]), (row[OVER_ROOM],), np.uint32)
-    following = carray(_pointer(row[OVER_NEXT]), (row[OVER_ROOM],), np.int32)
-    gone = 0
+    chain = carray(_pointer(row[OVER_CHAIN]), (row[OVER_ROOM],), np.int32)
+    gone: Any = 0
     entry = newest
     while entry >= 0:
         gone += np.int64(froms[entry] < 0 and places[entry] >= 0)
-        entry = np.int64(following[entry])
+        entry = np.int64(chain[entry])
     left = np.empty(gone + 1, dtype=np.int64)
     left[gone] = stop
     back, out = 0, len(result)
@@ -403,7 +389,7 @@ def copy_followers(table: I64s, partition: int, author: int) -> U32s:
         elif places[entry] >= 0 and froms[entry] < 0:
             left[back] = places[entry]
             back += 1
-        entry = np.int64(following[entry])
+        entry = np.int64(chain[entry])
     left[:gone].sort()
     out = 0
     for at in range(gone + 1):
@@ -412,94 +398,3 @@ def copy_followers(table: I64s, partition: int, author: int) -> U32s:
             out += 1
         start = left[at] + 1
     return result
-
-
-# --- whole partitions, without the interpreter's lock ---------------------------------------------
-
-
-@njit(  # type: ignore[untyped-decorator]
-    _i64(
-        _const_u64, _const_u32, _const_u32, _const_u64,
-        _const_i64, _const_i64,
-        _const_u64, _const_u32, _const_u64,
-        _array(_u64), _array(_u32), _array(_u64),
-    ),
-    cache=True,
-    nogil=True,
-)  # fmt: skip
-def merge(
-    authors: U64s, indptr: U32s, readers: U32s, froms: U64s,
-    places: I64s, place_froms: I64s,
-    new_authors: U64s, new_readers: U32s, new_froms: U64s,
-    to_authors: U64s, to_readers: U32s, to_froms: U64s,
-) -> int:  # fmt: skip
-    """A base and its changes -> edges (author, reader, from) in order; how many.
-
-    `places` (ascending) are base edges with another from, -1: gone; the new edges ascend by
-    (author, reader) and are not in the base.
-    """
-    out, change, new = 0, 0, 0
-    for row in range(len(authors) + 1):
-        ended = row == len(authors)
-        author = authors[row] if not ended else np.uint64(0)
-        while new < len(new_authors) and (ended or new_authors[new] < author):
-            to_authors[out], to_readers[out] = new_authors[new], new_readers[new]
-            to_froms[out] = new_froms[new]
-            out, new = out + 1, new + 1
-        if ended:
-            break
-        for place in range(indptr[row], indptr[row + 1]):
-            reader, start = readers[place], froms[place]
-            while (
-                new < len(new_authors)
-                and new_authors[new] == author
-                and new_readers[new] < reader
-            ):
-                to_authors[out], to_readers[out] = author, new_readers[new]
-                to_froms[out] = new_froms[new]
-                out, new = out + 1, new + 1
-            if change < len(places) and places[change] == place:
-                changed = place_froms[change]
-                change += 1
-                if changed < 0:
-                    continue
-                start = np.uint64(changed)
-            to_authors[out], to_readers[out], to_froms[out] = author, reader, start
-            out += 1
-        while new < len(new_authors) and new_authors[new] == author:
-            to_authors[out], to_readers[out] = author, new_readers[new]
-            to_froms[out] = new_froms[new]
-            out, new = out + 1, new + 1
-    return out
-
-
-@njit(  # type: ignore[untyped-decorator]
-    _i64(_array(_u64, 2, readonly=True), _array(_u64), _array(_u64, 2)), cache=True, nogil=True
-)
-def fold(toggles: U64s, state: U64s, edges: U64s) -> int:
-    """Toggle rows (author, reader, offset, follows) in key order -> edges (author, reader, from).
-
-    How many edges were completed, MISSING when the rows are out of order. `state`, u64 (6,), goes
-    from chunk to chunk: any seen, author, reader, last offset, open, from; the last pair stays
-    in it. An interval opens at the first follow after the last unfollow.
-    """
-    out = 0
-    for at in range(len(toggles)):
-        author, reader = toggles[at, 0], toggles[at, 1]
-        offset, follows = toggles[at, 2], toggles[at, 3]
-        same = state[0] == 1 and author == state[1] and reader == state[2]
-        if state[0] == 1:
-            ahead = author > state[1] or (author == state[1] and reader > state[2])
-            if not (ahead or (same and offset > state[3])):
-                return MISSING
-        if not same:
-            if state[0] == 1 and state[4] == 1:
-                edges[out, 0], edges[out, 1], edges[out, 2] = state[1], state[2], state[5]
-                out += 1
-            state[0], state[1], state[2], state[4] = 1, author, reader, 0
-        state[3] = offset
-        if follows == 0:
-            state[4] = 0
-        elif state[4] == 0:
-            state[4], state[5] = 1, offset
-    return out

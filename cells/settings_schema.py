@@ -140,13 +140,9 @@ FIELDS: dict[str, Field] = {
     "firehose.retention": Field(
         "7d", _duration, "how far back the firehose can be rewound: 90m, 12h, 7d"
     ),
-    "firehose.node": Field(
-        "leased", _node, f"0 to {ID_NODE_MAX}: this gateway's part of post ids; leased: a free one"
-    ),
+    "firehose.node": Field("leased", _node, f"of post ids, 0 to {ID_NODE_MAX}; leased: a free one"),
     "data.folder": Field("./data", _path, "run files, node state, logs; relative to this file"),
-    "http.host": Field(
-        "127.0.0.1", _text, "any other than loopback needs tokens: firecell tokens create"
-    ),
+    "http.host": Field("127.0.0.1", _text, "any but loopback needs tokens: firecell tokens create"),
     "http.port": Field(HTTP_PORT_DEFAULT, _whole(0, PORT_MAX), "0 takes a free port"),
     "tokens.file": Field("{data}/tokens.jsonl", _path, "hashes of tokens, never the tokens"),
 }
@@ -154,7 +150,7 @@ FIELDS: dict[str, Field] = {
 CELL_FIELDS: dict[str, Field] = {
     "store": Field("embedded:{data}/{name}", _embedded("hbase", "hbase"), "posts and inboxes"),
     "cache": Field("memory:", _cache, "posts read lately"),
-    "share": Field(1, _share, "of the hashed user space, relative to the other cells' shares"),
+    "share": Field(1, _share, "of the users, relative to the other cells' shares"),
     "host": Field("127.0.0.1", _text, "where this cell listens; clients ask the gateway"),
     "port": Field(0, _whole(0, PORT_MAX), "0 takes a free port, named by run files and status"),
     "group": Field("", _no_group, "fed by a relay"),

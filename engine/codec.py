@@ -76,7 +76,7 @@ def decode(frame: bytes) -> Event:
     """The event of a frame, with every rule checked; BadInput when it is none."""
     if len(frame) > limits.EVENT_BYTES_MAX:
         raise TooLarge(f"a frame of {len(frame)} bytes; at most {limits.EVENT_BYTES_MAX}")
-    if len(frame) < 2 or frame[0] != VERSION:
+    if not frame or frame[0] != VERSION:
         version = frame[0] if frame else "none"
         raise BadInput(f"frame version {version}; this software reads version {VERSION}")
     try:
@@ -98,7 +98,8 @@ def decode(frame: bytes) -> Event:
     build = _BUILD.get(kind)
     if build is None:
         raise BadInput(f"unknown kind of event {kind}", "type")
-    return build(fields)
+    event: Event = build(fields)
+    return event
 
 
 def _u64(value: Any, field: str) -> int:

@@ -123,9 +123,7 @@ def _lowest_bit(value: int) -> int:
     return max((value & -value).bit_length() - 1, 0)
 
 
-def _radix(
-    readers: U64s, places: U32s, varying: int, low: int, high: int
-) -> tuple[U64s, U32s]:
+def _radix(readers: U64s, places: U32s, varying: int, low: int, high: int) -> tuple[U64s, U32s]:
     """Stable passes over bits low..high-1; the given arrays stay as they are."""
     passes = -(-(high - low) // FANOUT_DIGIT_BITS)
     if passes == 0:
@@ -216,11 +214,7 @@ def _gather(
 
 
 @njit(  # type: ignore[untyped-decorator]
-    [
-        types.void(
-            _const_u64, _const_u32, _array(_U64), _array(_U32), _I64, _I64
-        )
-    ],
+    [types.void(_const_u64, _const_u32, _array(_U64), _array(_U32), _I64, _I64)],
     cache=True,
     nogil=True,
 )
@@ -230,16 +224,16 @@ def _pass(
     """One stable counting pass over `width` bits from `shift` on."""
     by = np.uint64(shift)
     mask = np.uint64((1 << width) - 1)
-    starts = np.zeros(_BUCKETS + 1, dtype=np.int64)
+    starts: Any = np.zeros(_BUCKETS + 1, dtype=np.int64)
     for at in range(len(readers)):
         starts[np.int64((readers[at] >> by) & mask) + 1] += 1
     for bucket in range(_BUCKETS):
         starts[bucket + 1] += starts[bucket]
     for at in range(len(readers)):
         reader = readers[at]
-        bucket = np.int64((reader >> by) & mask)
-        to = starts[bucket]
-        starts[bucket] = to + 1
+        digit = np.int64((reader >> by) & mask)
+        to = starts[digit]
+        starts[digit] = to + 1
         to_readers[to] = reader
         to_places[to] = places[at]
 
@@ -299,9 +293,7 @@ def _lay(
             author = authors[places[at]]
         while next_extra < len(extra):
             x, y, z = extra[next_extra, 0], extra[next_extra, 1], extra[next_extra, 2]
-            behind = x > reader or (
-                x == reader and (y > post or (y == post and z >= author))
-            )
+            behind = x > reader or (x == reader and (y > post or (y == post and z >= author)))
             if behind and not ended:
                 break
             next_extra += 1

@@ -6,11 +6,13 @@ mix64 is the finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): a biject
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import Misconfigured
 from engine.limits import U64_MAX
 
 _A, _B = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -28,7 +30,8 @@ def mix64_many(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     v: npt.NDArray[Any] = values.astype(np.uint64)
     v = (v ^ (v >> np.uint64(30))) * np.uint64(_A)
     v = (v ^ (v >> np.uint64(27))) * np.uint64(_B)
-    return v ^ (v >> np.uint64(31))
+    mixed: npt.NDArray[np.uint64] = v ^ (v >> np.uint64(31))
+    return mixed
 
 
 def partition_of(account: int, partitions: int) -> int:
@@ -65,12 +68,21 @@ class HomeRange:
 
 
 def split_by_share(shares: list[float]) -> list[HomeRange]:
-    """Cut the hashed user space into one contiguous range per share, in order, without holes."""
-    total = sum(shares)
-    ranges, start, seen = [], 0, 0.0
-    for index, share in enumerate(shares):
-        seen += share
-        end = U64_MAX if index == len(shares) - 1 else int(seen / total * 2**64) - 1
+    """Cut the hashed user space into one contiguous range per share, in order, without holes.
+
+    Exact arithmetic: floats round, and Python 3.12 sums them otherwise than 3.11, so an upgrade
+    would have moved users. Misconfigured when a share is not above 0, or too small for one user.
+    """
+    if not all(0 < share < float("inf") for share in shares):
+        raise Misconfigured(f"every share must be a number above 0, not {shares}")
+    parts = [Fraction(share) for share in shares]
+    total, seen, start = sum(parts), Fraction(0), 0
+    ranges: list[HomeRange] = []
+    for share, part in zip(shares, parts, strict=True):
+        seen += part
+        end = int(seen * 2**64 / total) - 1
+        if end < start:
+            raise Misconfigured(f"a share of {share} among {shares} leaves no user: make it bigger")
         ranges.append(HomeRange(start, end))
         start = end + 1
     return ranges

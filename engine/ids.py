@@ -50,8 +50,14 @@ class IdGenerator:
     def take(self, count: int, now_ms: int) -> list[int]:
         """At most `count` ids at `now_ms`; fewer when this millisecond has no more.
 
-        Raises Unavailable when the clock is further back than can be waited for.
+        Raises Unavailable when the clock is further back than can be waited for, or at a time
+        that 41 bits cannot hold.
         """
+        if not 0 <= now_ms - EPOCH_MS <= _MS_MAX:
+            raise Unavailable(
+                f"the clock is at Unix ms {now_ms}, outside 2010..2079: an id cannot hold that;"
+                " set the machine's time"
+            )
         if now_ms < self.last_ms - ID_CLOCK_BACK_MS_MAX:
             raise Unavailable(
                 f"the clock is {self.last_ms - now_ms} ms behind the last id of node {self.node};"

@@ -56,6 +56,10 @@ SEGMENT_MOVES_MAX = 1_000  # sealed segments that one append follows before it g
 LMDB_READERS_MAX = 1_024  # reader slots of one environment, over all processes
 LMDB_READERS_CHECK_APPENDS = 256  # slots of killed readers are freed this often
 LOCK_POLL_S = 0.01  # how often a waiter looks at a file lock
+APPEND_PAGES_PER_PARTITION = 6  # pages that an append touches beside its chunks: path, roots, tail
+FOLDER_FRESH_NS = 50_000_000  # a folder's time is trusted when older: its clock ticks every few ms
+ID_NAP_S = 0.0002  # a fraction of the millisecond that is waited for
+ID_NAP_S_MAX = 0.05  # a clock that is back is looked at again at least this often
 ID_WAIT_S_MAX = 10  # longest wait for the next ids: the reserved second, or a clock a little back
 
 # --- fan-out -------------------------------------------------------------------------------------
@@ -110,6 +114,26 @@ CACHE_ENTRY_BYTES_OVERHEAD = 250  # what one entry costs beside its bytes (measu
 RELATIONS_CACHE_READERS_MAX = 100_000
 BLOCK_CACHE_BYTES = 512 * 1024 * 1024  # RocksDB's
 
+# --- embedded store (RocksDB; measured choices, reasons in cells/rocks.py) ------------------------
+COMPACTION_JOBS = 2  # threads that merge and flush: one per core of a small machine
+COMPACTION_PARTS_MAX = 2  # threads that share one big merge
+INBOX_RUNS_MIN = 4  # sorted runs of the inbox before they are merged
+INBOX_BLOCK_BYTES = 16 * 1024  # after merging; a cold page reads one block per run
+POST_BLOCK_BYTES = 8 * 1024  # a post is looked up alone: smaller blocks, less to decompress
+BLOOM_BITS = 10  # per key: 1% of the lookups of a missing post row read a block in vain
+BLOCK_CACHE_ENTRY_BYTES = 8 * 1024  # typical block: sizes the cache's table
+WRITE_BUFFER_BYTES = 32 * 1024 * 1024  # memtable of one column family; so much is replayed at open
+WRITE_BUFFERS_MAX = 6  # memtables of one family: a full one waits for its flush without a stall
+WAL_BYTES_MAX = 256 * 1024 * 1024  # older logs are retired by flushing: bounds the start, too
+WRITE_STALL_FILES = 10_000  # RocksDB's own brakes are off: they would sleep holding the GIL
+LEVEL0_NAP_MS = 5  # how often a run that waits for compaction looks again
+LEVEL0_WAIT_MS_MAX = 60_000  # then the batch fails with Unavailable and is tried again
+STORE_LOG_FILES = 4  # of RocksDB's own diary
+OPEN_NAP_MS = 50  # how often an opener looks for the predecessor's lock
+SCAN_TRIES_MAX = 3  # a scan that writers overtook at the very end of a table is read again
+TOGGLE_CHUNK_ROWS = 8_192  # of one array of a partition's toggles: some 4 ms of the GIL
+POST_READ_KEYS_MAX = 10_000  # post rows of one multi-get
+
 # --- markers -------------------------------------------------------------------------------------
 MARKERS_MAP_BYTES = 64 * 1024 * 1024 * 1024  # sparse; a marker costs some 40 bytes
 
@@ -136,6 +160,13 @@ RESTARTS_REFUSED_MAX = 3  # a child that refuses its configuration this often is
 RESTART_HEALTHY_S = 10  # a child that lived this long starts again at the first backoff
 CLIENT_CONNECT_S = 5  # of the command line to a gateway
 CLIENT_TIMEOUT_S = 60  # for one answer: a batch of an import waits for its commit
+LOG_FILE_BYTES_MAX = 16 * 1024 * 1024  # of one child of `up`; one older file is kept
+LOG_TAIL_BYTES = 4 * 1024  # looked at for the last words of a child that ended
+SUPERVISOR_LOOK_S = 0.1  # between two looks at whether the children are ready
+PUBLISH_READ_BYTES = 1024 * 1024  # of a file or pipe at once
+CLIENT_RETRIES_MAX = 8  # of a batch of an import: what was sent twice changes nothing
+BAD_LINES_NAMED_MAX = 5  # of an import; all are counted
+IMPORT_LINE_CHARACTERS_MAX = 1_024
 RUN_FILE_BYTES_MAX = 64 * 1024
 CONFIG_FILE_BYTES_MAX = 1024 * 1024
 CELLS_MAX = 1_000  # of one configuration
@@ -160,3 +191,5 @@ RETENTION_EVERY_S = 60  # how often the gateway drops old segments
 HTTP_BODIES_BYTES_MAX = 256 * 1024 * 1024  # of all request bodies in memory at once; then 503
 BATCHES_AT_ONCE_MAX = 4  # NDJSON batches decoded at once: 50,000 events are some 50 MB of objects
 PROCESS_WATCH_S = 0.1  # how often a process looks whether its fan-out thread failed or caught up
+PUBLISH_TROUBLE_S = 10  # after a failed append without a later success, /readyz says so this long
+PROXY_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of a cell: 200 posts of 128 KiB are less

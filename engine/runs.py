@@ -91,7 +91,7 @@ _EIGHT, _SIXTEEN, _HALF = np.uint64(8), np.uint64(16), np.uint64(32)
 _ODD_BYTES, _ODD_PAIRS = np.uint64(0x00FF00FF00FF00FF), np.uint64(0x0000FFFF0000FFFF)
 
 
-@numba.njit(inline="always")  # type: ignore[untyped-decorator]
+@numba.njit(inline="always")
 def _swap(word: Any) -> Any:
     """A little-endian word's bytes in big-endian order (compiled to one instruction)."""
     word = ((word >> _EIGHT) & _ODD_BYTES) | ((word & _ODD_BYTES) << _EIGHT)
@@ -99,7 +99,7 @@ def _swap(word: Any) -> Any:
     return (word >> _HALF) | (word << _HALF)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)
 def _ascending(words: npt.NDArray[np.uint64]) -> bool:
     for row in range(1, len(words)):
         for word in range(3):

@@ -68,11 +68,13 @@ def backfill(
     oldest = id_at(follow_time_ms - BACKFILL_AGE_MS_MAX)
     copied: list[int] = []
     for entry in entries:
-        if entry.post < oldest or len(copied) == BACKFILL_POSTS_MAX:
+        if entry.post < oldest:
             break
         deleted = 0 <= entry.delete_offset < follow_offset
         if 0 <= entry.offset < follow_offset and not deleted:
             copied.append(entry.post)
+            if len(copied) == BACKFILL_POSTS_MAX:
+                break  # here, not at the next entry: that one may cost a scan of the store
     return copied, copied[-1] if copied else FLOOR_NONE
 
 
@@ -101,7 +103,8 @@ def parse_cursor(text: str, field: str) -> Cursor:
 
 def settled_cursor(settled_ms: int) -> Cursor:
     """`newer=` this gives everything whose id is of `settled_ms` or later."""
-    return Cursor(max(id_at(settled_ms) - 1, 0), 0)
+    first = id_at(settled_ms)
+    return Cursor(first - 1, 0) if first else Cursor(0, U64_MAX)  # behind id 0, too
 
 
 def page_times(newest: int | None, oldest: int | None, now_ms: int) -> tuple[int, int]:

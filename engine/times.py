@@ -12,7 +12,7 @@ from engine.errors import BadInput
 from engine.limits import AT_MS_MAX
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(\d{1,12})(ms|s|m|h|d)")
+_DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 
 
 def format_ms(ms: int) -> str:
@@ -31,9 +31,12 @@ def parse_duration_ms(text: str, field: str) -> int:
 
 
 def parse_time_ms(text: str, field: str, now_ms: int | None = None) -> int:
-    """ISO 8601 (UTC unless it has an offset) or, with `now_ms`, a duration ago -> Unix ms."""
+    """ISO 8601 (UTC unless it has an offset) or, with `now_ms`, a duration ago -> Unix ms.
+
+    A duration that reaches back beyond 1970 means 1970. BadInput names `field`.
+    """
     if now_ms is not None and _DURATION.fullmatch(text):
-        return now_ms - parse_duration_ms(text, field)
+        return max(now_ms - parse_duration_ms(text, field), 0)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -206,7 +206,7 @@ class Problem(Struct):
 
 _decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(EventIn)
 _encoder = msgspec.json.Encoder()
-_KINDS = {
+_KINDS: dict[Any, int] = {
     FollowIn: events.FOLLOW,
     UnfollowIn: events.UNFOLLOW,
     LikeIn: events.LIKE,
@@ -230,6 +230,8 @@ def decode_json(raw: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
         field = named[1] if named else ""
         if "Invalid value" in text and field in ("", "type"):
             text = f"unknown type of event: {text}"
+        if "of length <=" in text:  # the same fault has the same status, whoever finds it
+            raise TooLarge(text, field) from None
         raise BadInput(text, field or "type") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadInput(f"malformed JSON: {error}") from None

@@ -2,10 +2,11 @@
 
 | file | job |
 | --- | --- |
-| main | the command line: which commands there are, errors to exit codes |
+| main | the way in: are the packages ours? |
+| app | which commands there are, and their errors as exit codes |
 | options | options and output that commands share |
 | client | finds a running gateway and talks to it |
-| up, supervisor | all processes of this machine: started, watched, restarted, drained |
+| up, up_run, supervisor | all processes of this machine: started, watched, restarted, drained |
 | children | dying with the parent: what a child of the supervisor does first |
 | gateway, cell | one process of each kind |
 | post, follow, publish, import_, dashboard, status | what people ask a running Firecell |
@@ -17,5 +18,3 @@ Not here: any decision about feeds (engine, topics, cells), and no state but run
 
 Concurrency: every command is one process with one thread that matters; `up` runs an event loop.
 """
-
-VERSION = "0.1.0"

@@ -27,9 +27,9 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, PARENT_VARIABLE: str(os.getpid()), "PYTHONPATH": path}
 
 
-def child_command(*arguments: str) -> list[str]:
+def child_command(*arguments: str) -> tuple[str, ...]:
     """`firecell ARGUMENTS` with this interpreter; -P: never a package of the working folder."""
-    return [sys.executable, "-P", "-m", "ops.main", *arguments]
+    return (sys.executable, "-P", "-m", "ops.main", *arguments)
 
 
 def die_with_parent() -> None:

@@ -118,7 +118,7 @@ class Client:
         except httpx.ConnectError:
             raise Unavailable(f"nothing answers at {self.url}; is `firecell up` running?") from None
         except httpx.TimeoutException:
-            raise Unavailable(f"no answer of {self.url} in time; look at `firecell status`") from None
+            raise Unavailable(f"no answer of {self.url} in time; see `firecell status`") from None
         except httpx.HTTPError as error:
             raise Unavailable(f"the connection to {self.url} broke: {error}") from None
         if answer.status_code >= httpx.codes.BAD_REQUEST:

@@ -1,126 +1,46 @@
-"""The command line: which commands there are, and how their errors end the process.
+"""The way in: `python -m ops.main`, and `firecell` after an install. Main thread only.
 
-Every command lives in `ops/<file>.py` with `register(app)`; heavy imports happen inside of the
-command, so that `--help` answers at once. Main thread only.
+It looks that the packages are ours before it imports any of them: `engine`, `topics`, `cells` and
+`ops` are generic names, and another project's may stand in front.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
-import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import click
-import typer
-
-from engine.errors import FirecellError, Misconfigured
-from ops import VERSION
 from ops.children import die_with_parent
 
-COMMANDS = (
-    "up", "demo", "init", "config", "tokens",
-    "post", "follow", "publish", "import_", "dashboard", "status",
-    "gateway", "cell", "bench_",
-)  # fmt: skip
 _PACKAGES = ("engine", "topics", "cells", "ops")
-_INTERRUPTED = 130  # what a shell reports after Ctrl-C
-_HELP = """Firecell: a firehose that can be rewound, cells, and dashboards.
-
-Data on stdout, talk on stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration,
-3 precondition (a lock is held, a port is taken), 4 not found.
-
-\b
-Start here:
-  firecell up                     everything on this machine, in ./data
-  firecell post 7 "hello"         user 7 posts
-  firecell follow 1 7             user 1 follows user 7
-  firecell dashboard 1            what user 1 sees
-"""
+_MISCONFIGURED = 2  # the exit code of engine.errors.Misconfigured, which may not be ours to import
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"firecell {VERSION}")
-        raise typer.Exit
-
-
-def build_app() -> typer.Typer:
-    """The application with every command whose file is there."""
-    app = typer.Typer(
-        name="firecell",
-        help=_HELP,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        add_completion=False,
-    )
-
-    @app.callback()
-    def root(
-        _version_wanted: bool = typer.Option(
-            False, "--version", help="Say the version.", is_eager=True, callback=_version
-        ),
-    ) -> None:
-        pass
-
-    for name in COMMANDS:
-        importlib.import_module(f"ops.{name}").register(app)
-    return app
-
-
-def check_packages() -> None:
-    """Our folder names are generic: Misconfigured when another project's `engine`, `topics`,
-    `cells` or `ops` stands in front of ours."""
-    folders = {}
+def foreign_package() -> str:
+    """What is wrong when our packages come from several folders, naming both; else ""."""
+    ours = Path(__file__).resolve().parent.parent
     for name in _PACKAGES:
         spec = find_spec(name)
-        origin = spec.origin if spec is not None else None
-        folders[name] = Path(origin).resolve().parent.parent if origin else None
-    ours = folders["ops"]
-    for name, folder in folders.items():
+        places = list(spec.submodule_search_locations or ()) if spec is not None else []
+        folder = Path(places[0]).resolve().parent if places else None
         if folder != ours:
-            raise Misconfigured(
+            return (
                 f"the package {name!r} comes from {folder}, but 'ops' from {ours}: give Firecell"
                 " an environment of its own, or take the other folder off PYTHONPATH"
             )
+    return ""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     die_with_parent()
-    try:
-        check_packages()
-        result = build_app()(arguments, prog_name="firecell", standalone_mode=False)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else 0
-    except FirecellError as error:
-        return _report(error.message, error.exit_code, error, "--json" in arguments)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return error.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("firecell: interrupted", err=True)
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone (| head): no error, and nothing more to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    problem = foreign_package()
+    if problem:
+        sys.stderr.write(f"firecell: {problem}\n")
+        return _MISCONFIGURED
+    from ops.app import run_command
 
-
-def _report(message: str, exit_code: int, error: FirecellError, as_json: bool) -> int:
-    if as_json:
-        document = {"error": type(error).__name__, "message": message, "exit_code": exit_code}
-        typer.echo(json.dumps({**error.extra, **document}, default=str), err=True)
-    else:
-        typer.echo(f"firecell: {message}", err=True)
-    return exit_code
+    return run_command(sys.argv[1:] if arguments is None else arguments)
 
 
 if __name__ == "__main__":

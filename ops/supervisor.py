@@ -30,7 +30,7 @@ from engine.limits import (
     RESTARTS_REFUSED_MAX,
     SUPERVISOR_LOOK_S,
 )
-from ops.children import child_command, child_environment
+from ops.children import child_environment
 from topics import runfiles
 from topics.lifecycle import Lifecycle
 
@@ -39,11 +39,12 @@ _REFUSALS = (Misconfigured.exit_code, Precondition.exit_code)
 
 @dataclass(frozen=True)
 class ChildSpec:
-    """A process to keep running: `firecell ARGUMENTS`, known by its run file's role and name."""
+    """A process to keep running; `role` and `name` are those of its run file. `command` is the
+    whole of it: `ops.children.child_command` makes the ones of Firecell."""
 
     role: str
     name: str
-    arguments: tuple[str, ...]
+    command: tuple[str, ...]
 
     @property
     def title(self) -> str:
@@ -149,7 +150,7 @@ class Supervisor:
         _rotate(child.log)
         with child.log.open("ab") as log:
             child.process = await asyncio.create_subprocess_exec(
-                *child_command(*child.spec.arguments),
+                *child.spec.command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -185,7 +186,7 @@ class Supervisor:
 
     async def _all_given_up(self) -> None:
         watches = [child.watch for child in self._children if child.watch is not None]
-        await asyncio.gather(*watches)
+        await asyncio.wait(watches)  # not gather: cancelling that would cancel them
 
     async def _look_after_logs(self) -> None:
         while True:

@@ -3,18 +3,25 @@
 | file | job |
 | --- | --- |
 | catalog | what a firehose is: identity, partitions, retention; the rules of group names |
-| chunks | the bytes of appended records, alone in their file |
-| environments | LMDB environments shared by a process, and what their errors mean |
+| log_embedded | the port `Log` on LMDB: append, read, roll, retain |
+| segment_table | which segments there are, and which are open in this process |
 | segments | one segment: append, seal, read, look up by time |
-| segment_table | which segments there are, and which are open here |
-| log_embedded | the port `Log` on LMDB: finds segments, rolls, retains |
+| chunks | the bytes of appended records, alone in their file |
+| creation | how a firehose and its segments are made; the layout of its folder |
 | groups | the groups' positions |
-| locks | file locks that die with their process; durable small files |
-| nodes | which node number this process makes ids with, and those ids |
+| environments | LMDB environments shared by a process, and what their errors mean |
+| locks | file locks that die with their process; small files written whole or not at all |
+| nodes | which node number this process makes post ids with, and the ids |
 | publish | event -> id -> partition -> one synced commit shared by all who wait |
+| server, http_publish, http_proxy | the gateway: publishing, and everybody's one address |
+| http, http_routes, openapi | HTTP for gateway and cells, by one table of routes |
+| http_body, http_bounds, http_query, http_problem | what may come in, and how errors go out |
+| security, tokens | who may ask what |
+| lifecycle, runfiles | how a process starts, becomes ready, drains, stops, and is found |
+| jsonlog, metrics, histogram | what a process tells about itself |
 
 Not here: what an event is (engine.events), what a cell does with it (cells), any decision about
-who sees what. Nothing here reads a frame except `publish`, which makes it.
+who sees what. Only `publish` knows what is in a frame: it makes it.
 
 Concurrency: any number of processes may append to and read from one embedded firehose; LMDB
 serializes the writers. `EmbeddedLog`, `IdSource` and `Publisher` may be used from any thread.

@@ -42,9 +42,7 @@ KEY = struct.Struct(">Q")
 
 _HEAD = struct.Struct(">BI")
 _BODY = struct.Struct(">HI")
-_make_record = cast(
-    Callable[[Iterable[object]], Record], functools.partial(tuple.__new__, Record)
-)
+_make_record = cast(Callable[[Iterable[object]], Record], functools.partial(tuple.__new__, Record))
 
 
 class Chunk(NamedTuple):
@@ -83,9 +81,7 @@ def count_max(records: int, frames_bytes: int) -> int:
     return 1 + records // CHUNK_RECORDS_MAX + 2 * frames_bytes // CHUNK_BYTES_MAX
 
 
-def encode_root(
-    partition: int, first_offset: int, time_ms: int, frames: Sequence[bytes]
-) -> bytes:
+def encode_root(partition: int, first_offset: int, time_ms: int, frames: Sequence[bytes]) -> bytes:
     """The chunk of records that are appended here first: one time, consecutive offsets."""
     count = len(frames)
     offsets = struct.pack(f">{count}Q", *range(first_offset, first_offset + count))

@@ -5,7 +5,8 @@ process, and closing one of two opens drops them for both. So opens are counted 
 an environment closes with its last user.
 
 A *use* is short: one transaction. An environment that LMDB declared dead is closed when its uses
-have ended and opened by the next use, so it comes back without a restart. Safe from any thread; nothing survives a fork.
+have ended and opened by the next use, so it comes back without a restart. Safe from any thread;
+nothing survives a fork.
 
 Errors of LMDB become ours in one place, `failure_of`. LMDB reports a write that the disk had no
 room for as EIO when a part of it fitted, so free space is looked at as well.
@@ -31,6 +32,8 @@ from topics.locks import sync_folder
 
 UNFINISHED_PREFIX = ".new-"
 _LOCK_FILE = "lock.mdb"
+_SLOT_BYTES = 64  # of one reader in the lock file
+_LOCK_HEAD_BYTES = 2**12  # room for what stands before the slots; LMDB makes more slots of the rest
 _DAMAGE = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
@@ -167,8 +170,7 @@ def create_environment(
     """Make an environment with its sub-databases, first content and beside-files, whole or not
     at all: built under another name, synced, renamed. The caller holds the folder's lock.
 
-    The lock file is allocated at once: LMDB maps it, and a page fault on a full disk would kill
-    the process. DiskFull when there is no room.
+    DiskFull when there is no room.
     """
     unfinished = path.with_name(f"{UNFINISHED_PREFIX}{path.name}-{uuid.uuid4().hex}")
     try:
@@ -224,6 +226,8 @@ def _free_bytes(path: Path) -> int:
 
 
 def _open_lmdb(path: Path, map_bytes: int, databases: int, create: bool) -> lmdb.Environment:
+    if not (path / _LOCK_FILE).exists():
+        _allocate_lock_file(path / _LOCK_FILE)
     environment = lmdb.open(
         str(path),
         map_size=map_bytes,
@@ -234,6 +238,19 @@ def _open_lmdb(path: Path, map_bytes: int, databases: int, create: bool) -> lmdb
     )
     environment.reader_check()
     return environment
+
+
+def _allocate_lock_file(path: Path) -> None:
+    """LMDB maps its lock file; a page fault in a hole of it would kill the process when the disk is
+    full. So its blocks are there before LMDB sees it (which fills it: it is the first to open)."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.posix_fallocate(descriptor, 0, LMDB_READERS_MAX * _SLOT_BYTES + _LOCK_HEAD_BYTES)
+    except OSError:
+        os.unlink(path)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _handles(environment: lmdb.Environment, names: Sequence[bytes], create: bool) -> list[Any]:
@@ -257,10 +274,6 @@ def _build(
             fill(transaction, databases)
     finally:
         environment.close()
-    lock_bytes = (folder / _LOCK_FILE).stat().st_size
-    with open(folder / _LOCK_FILE, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, lock_bytes)
-        os.fsync(file.fileno())
     for name, content in files.items():
         with open(folder / name, "wb") as file:
             file.write(content)

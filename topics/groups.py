@@ -11,7 +11,9 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.errors import BadInput
+import lmdb
+
+from engine.errors import BadInput, Unavailable
 from engine.limits import POSITIONS_MAP_BYTES, U64_MAX
 from topics import environments
 from topics.catalog import check_group_name
@@ -37,7 +39,8 @@ class GroupPositions:
         )
 
     def commit(self, group: str, positions: Mapping[int, int]) -> None:
-        """Keep next offsets of some partitions; one synced transaction. BadInput, DiskFull."""
+        """Keep next offsets of some partitions; one synced transaction. BadInput, DiskFull,
+        Unavailable."""
         prefix = check_group_name(group).encode() + b"\0"
         for partition, offset in positions.items():
             if not 0 <= partition < self._partitions:
@@ -46,10 +49,17 @@ class GroupPositions:
                 raise BadInput(f"partition {partition}: {offset} is no offset")
         if not positions:
             return
-        with self._environment.use() as opened, opened.begin(write=True) as transaction:
-            for partition, offset in positions.items():
-                key = prefix + _PARTITION.pack(partition)
-                transaction.put(key, _OFFSET.pack(offset), db=opened.databases[0])
+        with self._environment.use() as opened:
+            try:
+                with opened.begin(write=True) as transaction:
+                    for partition, offset in positions.items():
+                        key = prefix + _PARTITION.pack(partition)
+                        transaction.put(key, _OFFSET.pack(offset), db=opened.databases[0])
+            except lmdb.MapFullError:
+                raise Unavailable(
+                    f"the groups' positions fill their {POSITIONS_MAP_BYTES} bytes: there are too"
+                    f" many groups, so nothing was kept for {group!r}; use fewer"
+                ) from None
 
     def committed(self, group: str) -> dict[int, int]:
         """Next offset per committed partition; empty for a group never seen."""

@@ -171,9 +171,7 @@ class HttpApp:
         await self._refuse(failure, body, scope, send)
         self._metrics.route(name).add(failure.status, perf_counter() - started)
 
-    async def _refuse(
-        self, failure: FirecellError, body: Body, scope: Scope, send: Send
-    ) -> None:
+    async def _refuse(self, failure: FirecellError, body: Body, scope: Scope, send: Send) -> None:
         """Say why. Over an unread body the connection is closed, but only after a while."""
         allow = str(failure.extra.pop("allow", ""))
         response = problem_response(failure, allow=allow, close=body.unread)

@@ -12,6 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from engine.errors import TooLarge
 from engine.limits import HTTP_CONNECTIONS_MAX, HTTP_HEADER_BYTES_MAX, HTTP_HEADER_WAIT_S
 
 _TOO_LARGE = (
@@ -63,7 +64,7 @@ class BoundedProtocol(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > HTTP_HEADER_BYTES_MAX:
             self._refuse()
-            raise ValueError("headers too large")  # stops the parser; uvicorn closes
+            raise TooLarge("headers too large")  # stops the parser; uvicorn closes
         self._head_open = False
         super().on_headers_complete()
 

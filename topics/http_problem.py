@@ -56,9 +56,7 @@ def problem_bytes(error: FirecellError) -> bytes:
     return msgspec.json.encode(problem_of(error), enc_hook=str)
 
 
-def problem_response(
-    error: FirecellError, *, allow: str = "", close: bool = False
-) -> Response:
+def problem_response(error: FirecellError, *, allow: str = "", close: bool = False) -> Response:
     """The answer that says `error`; `close` ends the connection behind it."""
     headers = {}
     if isinstance(error, Unavailable):

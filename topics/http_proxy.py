@@ -1,4 +1,4 @@
-"""Asking the cells: one bounded keep-alive pool per cell, so that a hung cell blocks only its own.
+"""Asking the cells by name: one bounded pool each, so that a hung cell blocks only its own.
 
 A cell that does not answer is Unavailable, named, with Retry-After; other cells are unaffected
 (I10). Where a cell listens is looked up when it is first asked and after each failure, since a
@@ -10,42 +10,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode
 
-import httpx
 import msgspec
 from starlette.responses import Response
 
 from engine.errors import FirecellError, Unavailable
-from engine.limits import HTTP_KEEPALIVE_S, PROXY_CONNECTIONS_PER_CELL_MAX, PROXY_TIMEOUT_S
+from engine.limits import PROXY_TIMEOUT_S
+from topics.http_body import JSON_TYPE
+from topics.http_client import Answer, CellPool, Request
 
 Locate = Callable[[str], str | None]
 _PASSED_ON = ("retry-after",)
 
 
-def new_client() -> httpx.AsyncClient:
-    """A client for one cell: no proxies of the environment, no redirects, bounded."""
-    return httpx.AsyncClient(
-        timeout=PROXY_TIMEOUT_S,
-        limits=httpx.Limits(
-            max_connections=PROXY_CONNECTIONS_PER_CELL_MAX,
-            keepalive_expiry=HTTP_KEEPALIVE_S / 2,  # the cell must not close first
-        ),
-        trust_env=False,
-        headers={"accept-encoding": "identity", "user-agent": "firecell-gateway"},
-    )
+class Pool(Protocol):
+    """What is needed of `topics.http_client.CellPool`."""
+
+    async def ask(self, request: Request, timeout_s: float) -> Answer:
+        """The answer; TimeoutError or OSError when there is none."""
+
+    def close(self) -> None:
+        """End the kept connections."""
 
 
 class CellProxy:
-    """Requests to cells by name. `locate(cell)`: its URL, None while it does not run."""
+    """Requests to cells by name. `locate(cell)`: its URL, None while it does not run; it is called
+    in a thread. `connect(url)`: a pool."""
 
-    def __init__(
-        self, locate: Locate, client: Callable[[], httpx.AsyncClient] = new_client
-    ) -> None:
+    def __init__(self, locate: Locate, connect: Callable[[str], Pool] = CellPool) -> None:
         self._locate = locate
-        self._new_client = client
-        self._clients: dict[str, httpx.AsyncClient] = {}
-        self._urls: dict[str, str] = {}
+        self._connect = connect
+        self._pools: dict[str, Pool] = {}
 
     async def ask(
         self,
@@ -57,48 +54,39 @@ class CellProxy:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         timeout_s: float = PROXY_TIMEOUT_S,
-    ) -> httpx.Response:
+    ) -> Answer:
         """The cell's answer, whatever its status. Unavailable (with `cell`) when there is none."""
-        request: dict[str, Any] = {
-            "params": query or None,
-            "content": body or None,
-            "headers": headers,
-            "timeout": timeout_s,
-        }
-        try:
-            return await self._once(cell, method, path, request)
-        except (httpx.TimeoutException, httpx.PoolTimeout):
-            self.forget(cell)
-            raise Unavailable(f"cell {cell} does not answer: try again", cell=cell) from None
-        except httpx.TransportError:
-            self.forget(cell)
-        try:
-            return await self._once(cell, method, path, request)
-        except httpx.HTTPError:
-            self.forget(cell)
-            raise Unavailable(f"cell {cell} cannot be reached: try again", cell=cell) from None
+        target = quote(path) + (f"?{urlencode(query)}" if query else "")
+        request = Request(method, target, headers or {}, body)
+        for attempts_left in (1, 0):
+            pool = await self._pool(cell)
+            try:
+                return await pool.ask(request, timeout_s)
+            except TimeoutError:
+                self.forget(cell)
+                raise Unavailable(f"cell {cell} does not answer: try again", cell=cell) from None
+            except OSError:
+                self.forget(cell)
+                if not attempts_left:
+                    break
+        raise Unavailable(f"cell {cell} cannot be reached: try again", cell=cell)
 
-    async def _once(
-        self, cell: str, method: str, path: str, request: dict[str, Any]
-    ) -> httpx.Response:
-        url = self._urls.get(cell)
+    async def _pool(self, cell: str) -> Pool:
+        pool = self._pools.get(cell)
+        if pool is not None:
+            return pool
+        url = await asyncio.to_thread(self._locate, cell)
         if url is None:
-            url = await asyncio.to_thread(self._locate, cell)
-            if url is None:
-                raise Unavailable(f"cell {cell} is not running: try again", cell=cell)
-            self._urls[cell] = url
-        client = self._clients.get(cell)
-        if client is None:
-            client = self._clients[cell] = self._new_client()
-        return await client.request(method, url + path, **request)
+            raise Unavailable(f"cell {cell} is not running: try again", cell=cell)
+        return self._pools.setdefault(cell, self._connect(url))
 
     async def ask_all(
         self, cells: Iterable[str], path: str, **options: Any
-    ) -> dict[str, httpx.Response | FirecellError]:
+    ) -> dict[str, Answer | FirecellError]:
         """GET `path` of every cell at once: each one's answer, or why there is none."""
         names = list(cells)
 
-        async def one(cell: str) -> httpx.Response | FirecellError:
+        async def one(cell: str) -> Answer | FirecellError:
             try:
                 return await self.ask(cell, "GET", path, **options)
             except FirecellError as error:
@@ -108,35 +96,28 @@ class CellProxy:
 
     def forget(self, cell: str) -> None:
         """Look the cell's address up again at the next request."""
-        self._urls.pop(cell, None)
+        pool = self._pools.pop(cell, None)
+        if pool is not None:
+            pool.close()
 
-    async def close(self) -> None:
-        """Close all connections."""
-        clients, self._clients = self._clients, {}
-        for client in clients.values():
-            await client.aclose()
+    def close(self) -> None:
+        """End all kept connections."""
+        for cell in list(self._pools):
+            self.forget(cell)
 
 
-def passed_on(answer: httpx.Response) -> Response:
+def passed_on(answer: Answer) -> Response:
     """A cell's answer as our own: status, body, type, and when to try again."""
     headers = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-    headers["content-type"] = answer.headers.get("content-type", "application/json")
-    return Response(answer.content, answer.status_code, headers)
+    headers["content-type"] = answer.headers.get("content-type", JSON_TYPE)
+    return Response(answer.body, answer.status, headers)
 
 
-def refusal(answer: httpx.Response | FirecellError) -> str:
+def refusal(answer: Answer | FirecellError) -> str:
     """Why a cell did not answer with what was asked, in a few words."""
     if isinstance(answer, FirecellError):
         return answer.message
     try:
-        return str(answer.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"status {answer.status_code}"
-
-
-def decoded(answer: httpx.Response, kind: Any) -> Any:
-    """A cell's JSON as `kind`; Unavailable when it is something else."""
-    try:
-        return msgspec.json.decode(answer.content, type=kind)
-    except msgspec.DecodeError:
-        raise Unavailable("a cell answered with something that is no page of ours") from None
+        return str(msgspec.json.decode(answer.body)["detail"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return f"status {answer.status}"

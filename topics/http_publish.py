@@ -7,6 +7,7 @@ on one event loop.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
@@ -23,6 +24,7 @@ from engine.limits import (
     BATCHES_AT_ONCE_MAX,
     EVENT_BYTES_MAX,
     ID_COUNT_MAX,
+    PUBLISH_TROUBLE_S,
     PUBLISH_WAIT_S,
 )
 from engine.times import format_ms
@@ -40,7 +42,7 @@ class Publishing(Protocol):
     """What is needed of `topics.publish.Publisher`."""
 
     def submit(self, events: Sequence[Event]) -> Future[list[Published | FirecellError]]:
-        """The results of `events`, in order, once those that are kept are durable."""
+        """The results of `events`, in order, once those that are kept are durable. May block."""
 
 
 class TakesIds(Protocol):
@@ -57,7 +59,13 @@ class PublishHandlers:
         self._publisher = publisher
         self._ids = ids
         self._metrics = metrics
+        self._trouble = ("", 0.0)  # the last failed append and when; empty after a success
         self._batches = asyncio.Semaphore(BATCHES_AT_ONCE_MAX)
+
+    def trouble(self) -> str:
+        """Why publishing does not work now, as far as the last append tells; empty when it does."""
+        cause, since = self._trouble
+        return cause if time.monotonic() - since < PUBLISH_TROUBLE_S else ""
 
     async def events(self, call: Call) -> Response:
         """One event -> 201 once durable; NDJSON -> 200."""
@@ -86,17 +94,20 @@ class PublishHandlers:
         return Response(lines, media_type=NDJSON_TYPE)
 
     async def _durable(self, events: Sequence[Event]) -> list[Published | FirecellError]:
-        """Results once durable. Shielded: the publisher finishes what it took, though its caller
-        may be gone."""
-        pending = asyncio.wrap_future(self._publisher.submit(events))
+        """Results once durable. In a thread, since making ids may wait for the clock or a sync;
+        shielded: the publisher finishes what it took, though its caller may be gone."""
+        pending = asyncio.wrap_future(await asyncio.to_thread(self._publisher.submit, events))
         try:
             async with asyncio.timeout(PUBLISH_WAIT_S):
                 results = await asyncio.shield(pending)
         except TimeoutError:
+            self._trouble = ("the last commit hangs", time.monotonic())
             raise Unavailable(
                 f"not durable after {PUBLISH_WAIT_S} s, and it may become so yet: publish the same"
                 " author and id again, that changes nothing twice"
             ) from None
+        failed = [result for result in results if isinstance(result, Unavailable)]
+        self._trouble = (failed[0].message if failed else "", time.monotonic())
         refused = sum(isinstance(result, FirecellError) for result in results)
         self._metrics.published["refused"] += refused
         self._metrics.published["accepted"] += len(results) - refused
@@ -134,5 +145,5 @@ def _shape(done: Published) -> wire.Published:
     return wire.Published(
         id=None if done.id is None else str(done.id),
         position=f"{done.partition}:{done.offset}",
-        at=format_ms(done.at_ms or done.time_ms),
+        at=format_ms(done.at_ms),
     )

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 from engine.errors import BadInput
 from engine.limits import CURSOR_CHARACTERS_MAX, PARTITIONS_MAX, U64_MAX
 
-_DIGITS_MAX = 20  # of a u64
+_DIGITS_MAX = len(str(U64_MAX))
 
 
 def parse_query(raw: bytes, allowed: Collection[str]) -> dict[str, str]:
@@ -43,9 +43,7 @@ def _text(raw: bytes) -> str:
         raise BadInput("a parameter that is not UTF-8") from None
 
 
-def integer(
-    query: Mapping[str, str], name: str, *, default: int, low: int, high: int
-) -> int:
+def integer(query: Mapping[str, str], name: str, *, default: int, low: int, high: int) -> int:
     """An integer parameter within [low, high]."""
     text = query.get(name)
     if text is None:

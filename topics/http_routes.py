@@ -27,10 +27,13 @@ class IdsOut(msgspec.Struct):
     ids: list[str]
 
 
-class LineError(msgspec.Struct):
-    """The result line of an input line that was not kept."""
+class ResultLine(msgspec.Struct):
+    """The result of an input line: as of a single event, or `error` alone if it was not kept."""
 
-    error: wire.Problem
+    id: str | None = None
+    position: str | None = None
+    at: str | None = None
+    error: wire.Problem | None = None
 
 
 class InboxPage(msgspec.Struct):
@@ -111,7 +114,7 @@ _PUBLISHING = (
             201: _json(wire.Published, "durable in the firehose"),
             200: Answer(
                 "one result line per input line, in order",
-                {NDJSON_TYPE: wire.Published | LineError},
+                {NDJSON_TYPE: ResultLine},
             ),
         },
         roles=(GATEWAY,),

@@ -16,6 +16,7 @@ Several processes and threads may append and read at once: writers take turns, r
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -26,7 +27,6 @@ from pathlib import Path
 
 from engine.errors import (
     BadInput,
-    Corruption,
     NotFound,
     Precondition,
     TooLarge,
@@ -36,7 +36,6 @@ from engine.errors import (
 from engine.limits import (
     APPEND_BYTES_MAX,
     EVENT_BYTES_MAX,
-    FORMAT_VERSION,
     GROUP_COMMIT_ENTRIES_MAX,
     PARTITIONS_DEFAULT,
     READ_BYTES_MAX,
@@ -46,16 +45,12 @@ from engine.limits import (
     SEGMENT_BYTES_MIN,
     SEGMENT_MOVES_MAX,
     SEGMENT_MS,
-    SUCCESSOR_WAIT_S,
 )
 from engine.ports import Record
-from topics import catalog, environments, groups, segments
+from topics import catalog, creation, environments, groups, segments
 from topics.locks import FileLock, sync_folder
-from topics.segment_table import SegmentTable, segment_numbers
+from topics.segment_table import SegmentTable
 from topics.segments import Appended, Segment, SegmentHeader, Tail
-
-SEGMENTS_FOLDER = "segments"
-STRUCTURE_LOCK = "structure.lock"
 
 
 def system_clock_ms() -> int:
@@ -84,7 +79,7 @@ class EmbeddedLog:
         self._segment_ms = segment_ms
         self._append_lock = threading.Lock()
         self._closed = False
-        self._segments = folder / SEGMENTS_FOLDER
+        self._segments = folder / creation.SEGMENTS_FOLDER
         self._table = SegmentTable(self._segments, meta.identity, meta.partitions)
         self._positions = groups.GroupPositions(folder, meta.partitions)
 
@@ -119,7 +114,7 @@ class EmbeddedLog:
                 )
             if meta is None:
                 count = PARTITIONS_DEFAULT if partitions is None else partitions
-                meta = _create(place, count, retention_ms, clock(), segment_bytes)
+                meta = creation.create(place, count, retention_ms, clock(), segment_bytes)
             return cls(place, meta, clock, segment_bytes, segment_ms)
         except OSError as error:
             raise environments.failure_of(error, place) from error
@@ -139,9 +134,7 @@ class EmbeddedLog:
         offsets = [next(following[partition]) for partition, _ in entries]
         return list(zip(offsets, itertools.repeat(appended.time_ms), strict=False))
 
-    def read(
-        self, partition: int, offset: int, records_max: int, bytes_max: int
-    ) -> list[Record]:
+    def read(self, partition: int, offset: int, records_max: int, bytes_max: int) -> list[Record]:
         """Records from `offset` on, at least one if there is any, within the two bounds (and
         READ_RECORDS_MAX, READ_BYTES_MAX). One call reads from one segment, so it may be short.
 
@@ -153,11 +146,14 @@ class EmbeddedLog:
         records_max, bytes_max = min(records_max, READ_RECORDS_MAX), min(bytes_max, READ_BYTES_MAX)
         self._table.look()
         while True:
-            with self._table.pinned(self._table.locate(partition, offset)) as segment:
+            newest = self._table.newest()  # before locating: an older one then surely has `offset`
+            number = self._table.locate(partition, offset)
+            with self._table.pinned(number) as segment:
                 if segment is not None:
                     found = segment.read(partition, offset, records_max, bytes_max)
-                    newest = segment.header.number == self._table.newest()
-                    if found or (newest and not self._table.has_successor(segment)):
+                    hole = not found and number < newest
+                    invariant(not hole, f"segment {number}, partition {partition} lacks {offset}")
+                    if found or not self._table.has_successor(segment):
                         return found
             self._table.refresh()
 
@@ -179,11 +175,12 @@ class EmbeddedLog:
         self._check_partition(partition)
         self._table.look()
         while True:
-            with self._table.pinned(self._table.locate_time(time_ms)) as segment:
+            newest = self._table.newest()  # before locating, as in `read`
+            number = self._table.locate_time(time_ms)
+            with self._table.pinned(number) as segment:
                 if segment is not None:
                     found = segment.first_at(partition, time_ms)
-                    newest = segment.header.number == self._table.newest()
-                    if not newest or not self._table.has_successor(segment):
+                    if number < newest or not self._table.has_successor(segment):
                         return found
             self._table.refresh()
 
@@ -200,24 +197,17 @@ class EmbeddedLog:
         return self._positions.groups()
 
     def apply_retention(self, now_ms: int) -> int:
-        """Seal the newest segment if it is old, and drop the sealed ones whose newest record is
-        older than the retention; their number. The newest segment always stays."""
-        with self._append_lock:
-            self._table.refresh()
-            with self._table.pinned(self._table.newest()) as segment:
-                if segment is not None and segment.seal_if_old(now_ms, self._segment_ms):
-                    self._advance(segment)
-        dropped = 0
-        with self._structure():
-            self._table.refresh()
-            for header, successor in itertools.pairwise(self._table.headers()):
-                if successor.last_ms >= now_ms - self.retention_ms:
-                    break
-                self._drop(header)
-                dropped += 1
-            environments.remove_unfinished(self._segments)
-        self._table.refresh()
-        return dropped
+        """Drop the sealed segments whose newest record is older than the retention, and seal the
+        newest one if it is old; number of dropped ones. The newest segment always stays.
+
+        Dropping comes first: on a full disk it makes the room that a new segment needs."""
+        dropped = self._drop_expired(now_ms)
+        sealed = False
+        with self._append_lock, self._table.pinned(self._table.newest()) as segment:
+            if segment is not None and segment.seal_if_old(now_ms, self._segment_ms):
+                self._advance(segment)
+                sealed = True
+        return dropped + self._drop_expired(now_ms) if sealed else dropped
 
     def stats(self) -> dict[str, int]:
         """For metrics: `segments`, `disk_bytes` (allocated), `records` kept, `oldest_ms` (no kept
@@ -227,7 +217,7 @@ class EmbeddedLog:
         disk_bytes = 0
         for header in headers:
             path = self._segments / segments.folder_name(header.number) / segments.DATA_FILE
-            if path.exists():
+            with contextlib.suppress(FileNotFoundError):  # dropped meanwhile
                 disk_bytes += path.stat().st_blocks * 512
         return {
             "segments": len(headers),
@@ -296,8 +286,12 @@ class EmbeddedLog:
             invariant(tail.sealed, f"segment {header.number} has a successor before its seal")
             environments.remove_unfinished(self._segments)
             created_ms = max(self._clock(), tail.last_ms)
-            _create_segment(
-                self._segments, self.identity, header.number + 1, self._segment_bytes, created_ms,
+            creation.create_next(
+                self._segments,
+                self.identity,
+                header.number + 1,
+                self._segment_bytes,
+                created_ms,
                 tail,
             )
 
@@ -312,6 +306,19 @@ class EmbeddedLog:
                         return tail
             self._table.refresh()
 
+    def _drop_expired(self, now_ms: int) -> int:
+        dropped = 0
+        with self._structure():
+            self._table.refresh()
+            for header, successor in itertools.pairwise(self._table.headers()):
+                if successor.last_ms >= now_ms - self.retention_ms:
+                    break
+                self._drop(header)
+                dropped += 1
+            environments.remove_unfinished(self._segments)
+        self._table.refresh()
+        return dropped
+
     def _drop(self, header: SegmentHeader) -> None:
         """Remove a segment; renamed first, so that it is gone at once or not at all."""
         path = self._segments / segments.folder_name(header.number)
@@ -325,72 +332,8 @@ class EmbeddedLog:
 
     def _structure(self) -> FileLock:
         try:
-            return _structure_lock(self.folder)
+            return creation.structure_lock(self.folder)
         except Precondition as error:
             raise Unavailable(error.message) from None
-
-
-def _structure_lock(folder: Path) -> FileLock:
-    path = folder / STRUCTURE_LOCK
-    return FileLock.acquire(
-        path,
-        SUCCESSOR_WAIT_S,
-        f"another process has held {path} for {SUCCESSOR_WAIT_S} s: it is stopped or its disk"
-        " hangs; see to it and try again",
-    )
-
-
-def _create(
-    folder: Path, partitions: int, retention_ms: int, now_ms: int, segment_bytes: int
-) -> catalog.FirehoseMeta:
-    """Make a firehose, or find that another process just made it. `firehose.json` comes last: what
-    is there without it was never opened by anybody, so it is made anew."""
-    segments_folder = folder / SEGMENTS_FOLDER
-    segments_folder.mkdir(parents=True, exist_ok=True)
-    with _structure_lock(folder):
-        meta = catalog.read_meta(folder, partitions, retention_ms)
-        if meta is not None:
-            return meta
-        _remove_unfinished_firehose(folder, segments_folder)
-        meta = catalog.FirehoseMeta(catalog.new_identity(), partitions, retention_ms)
-        groups.GroupPositions.create(folder)
-        empty = Tail(True, 0, (0,) * partitions)
-        _create_segment(segments_folder, meta.identity, 0, segment_bytes, now_ms, empty)
-        catalog.write_meta(folder, meta)
-        sync_folder(folder.parent)
-        return meta
-
-
-def _create_segment(
-    folder: Path, identity: str, number: int, map_bytes: int, created_ms: int, before: Tail
-) -> None:
-    header = SegmentHeader(
-        format=FORMAT_VERSION,
-        identity=identity,
-        number=number,
-        map_bytes=map_bytes,
-        created_ms=created_ms,
-        last_ms=before.last_ms,
-        first=before.ends,
-    )
-    segments.create_segment(folder, header)
-
-
-def _remove_unfinished_firehose(folder: Path, segments_folder: Path) -> None:
-    """Remove what a process left that was killed while it made a firehose; Corruption when there
-    are records, so that a lost `firehose.json` never costs them."""
-    numbers = segment_numbers(segments_folder)
-    lost = numbers not in ([], [0])
-    if numbers == [0]:
-        segment = Segment(segments_folder, segments.read_header(segments_folder, 0))
-        lost = any(segment.tail().ends)
-        segment.close()
-    if lost:
-        raise Corruption(
-            f"{folder} has events but no {catalog.META_FILE}: restore that file from a backup"
-        )
-    for path in (segments_folder / segments.folder_name(0), folder / groups.FOLDER):
-        if path.exists():
-            shutil.rmtree(path)
-    environments.remove_unfinished(segments_folder)
-    environments.remove_unfinished(folder)
+        except OSError as error:
+            raise environments.failure_of(error, self.folder) from error

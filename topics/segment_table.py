@@ -17,11 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.errors import Corruption, Precondition, RetentionPassed, invariant
-from engine.limits import SEGMENTS_OPEN_MAX
+from engine.limits import FOLDER_FRESH_NS, SEGMENTS_OPEN_MAX
 from topics import segments
+from topics.environments import failure_of
 from topics.segments import Segment, SegmentHeader
-
-_FRESH_NS = 50_000_000  # a folder's time is trusted when older: its clock ticks every few ms
 
 
 class SegmentTable:
@@ -41,11 +40,22 @@ class SegmentTable:
 
     def look(self) -> None:
         """Refresh when the folder changed since last time."""
-        if os.stat(self._folder).st_mtime_ns != self._seen_ns:
+        try:
+            changed_ns = os.stat(self._folder).st_mtime_ns
+        except OSError as error:
+            raise failure_of(error, self._folder) from error
+        if changed_ns != self._seen_ns:
             self.refresh()
 
     def refresh(self) -> None:
-        """Read which segments there are; close those that are gone. Corruption on a hole."""
+        """Read which segments there are; close those that are gone. Corruption on a hole;
+        Unavailable when the folder cannot be read."""
+        try:
+            self._refresh()
+        except OSError as error:
+            raise failure_of(error, self._folder) from error
+
+    def _refresh(self) -> None:
         with self._lock:
             seen_ns = os.stat(self._folder).st_mtime_ns
             known = {header.number: header for header in self._headers}
@@ -62,7 +72,7 @@ class SegmentTable:
                 f"{self._folder} lacks a segment between its oldest and its newest",
             )
             self._headers = headers
-            self._seen_ns = seen_ns if time.time_ns() - seen_ns > _FRESH_NS else -1
+            self._seen_ns = seen_ns if time.time_ns() - seen_ns > FOLDER_FRESH_NS else -1
             self._evict()
 
     def headers(self) -> list[SegmentHeader]:

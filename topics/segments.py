@@ -25,7 +25,12 @@ import lmdb
 import msgspec
 
 from engine.errors import Corruption, Misconfigured, TooLarge, invariant
-from engine.limits import FORMAT_VERSION, LMDB_READERS_CHECK_APPENDS, SEGMENT_FILL
+from engine.limits import (
+    APPEND_PAGES_PER_PARTITION,
+    FORMAT_VERSION,
+    LMDB_READERS_CHECK_APPENDS,
+    SEGMENT_FILL,
+)
 from engine.ports import Record
 from topics import chunks, environments
 from topics.environments import Opened, SharedEnvironment
@@ -35,7 +40,6 @@ DATA_FILE = "data.mdb"  # LMDB's name
 _STATE = b"state"
 _TAIL_KEY = b"tail"
 _TAIL_HEAD = struct.Struct(">B?Q")
-_PAGES_OVERHEAD = 6  # pages an append touches per partition beside its chunks: path, roots, tail
 
 
 class SegmentHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -146,9 +150,7 @@ class Segment:
             _write_tail(transaction, opened.databases[-1], tail._replace(sealed=True))
             return True
 
-    def read(
-        self, partition: int, offset: int, records_max: int, bytes_max: int
-    ) -> list[Record]:
+    def read(self, partition: int, offset: int, records_max: int, bytes_max: int) -> list[Record]:
         """Records from `offset` on within the bounds, at least one if the segment has any there."""
         found: list[Record] = []
         room = bytes_max
@@ -261,11 +263,11 @@ class Segment:
     def _fits(self, opened: Opened, frames: Mapping[int, Sequence[bytes]]) -> bool:
         """Whether the share of the map that may be filled has room, counted in whole pages."""
         page = opened.environment.stat()["psize"]
-        pages, needed = _PAGES_OVERHEAD, 16 * len(self.header.first)
+        pages, needed = APPEND_PAGES_PER_PARTITION, 16 * len(self.header.first)
         for run in frames.values():
             size = sum(map(len, run))
             needed += size + chunks.RECORD_BYTES_OVERHEAD * len(run)
-            pages += _PAGES_OVERHEAD + chunks.count_max(len(run), size)
+            pages += APPEND_PAGES_PER_PARTITION + chunks.count_max(len(run), size)
         filled = opened.environment.info()["last_pgno"] + 1 + pages
         return bool(filled * page + needed <= self.header.map_bytes * SEGMENT_FILL)
 

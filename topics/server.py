@@ -25,7 +25,7 @@ from engine.limits import (
 )
 from topics.http import Call, HttpApp, json_response, own_version, read_json
 from topics.http_body import JSON_TYPE, header
-from topics.http_proxy import CellProxy, decoded, passed_on, refusal
+from topics.http_proxy import CellProxy, passed_on, refusal
 from topics.http_publish import PublishHandlers, Publishing, TakesIds
 from topics.http_query import cursor, integer, wants_all
 from topics.http_routes import GATEWAY
@@ -54,7 +54,7 @@ class Gateway:
     """The gateway's handlers and its ASGI `app`.
 
     load_homes  reads the directory; called again when a cell says 421
-    not_ready   why publishing does not work now; empty when it does
+    not_ready   why the process does not serve, such as draining; empty when it does
     details     more members of /v1/admin/status
     """
 
@@ -76,7 +76,7 @@ class Gateway:
         self._not_ready = not_ready
         self._details = details
         metrics = HttpMetrics(GATEWAY, "", own_version(), stats)
-        publishing = PublishHandlers(publisher, ids, metrics)
+        self._publishing = publishing = PublishHandlers(publisher, ids, metrics)
         handlers = {
             "events": publishing.events,
             "ids": publishing.ids,
@@ -96,7 +96,7 @@ class Gateway:
         try:
             yield
         finally:
-            await self._proxy.close()
+            self._proxy.close()
 
     # --- one cell answers ---
 
@@ -115,7 +115,7 @@ class Gateway:
     async def _ask_home(self, user: int, method: str, path: str, **options: Any) -> Response:
         cell = self._homes.home(user)
         answer = await self._proxy.ask(cell, method, path, **options)
-        if answer.status_code == _WRONG_CELL:
+        if answer.status == _WRONG_CELL:
             self._proxy.forget(cell)
             self._homes = await asyncio.to_thread(self._load_homes)
             raise Unavailable(
@@ -145,7 +145,7 @@ class Gateway:
             except Unavailable as error:
                 failure = error
                 continue
-            if answer.status_code < Unavailable.status:
+            if answer.status < Unavailable.status:
                 return passed_on(answer)
             failure = Unavailable(refusal(answer), cell=cell)
         raise failure
@@ -168,9 +168,9 @@ class Gateway:
         pages: list[wire.FollowPage] = []
         gaps: list[dict[str, str]] = []
         for cell, answer in answers.items():
-            if not isinstance(answer, FirecellError) and answer.status_code == _OK:
-                pages.append(decoded(answer, wire.FollowPage))
-            elif not isinstance(answer, FirecellError) and answer.status_code < _WRONG_CELL:
+            if not isinstance(answer, FirecellError) and answer.status == _OK:
+                pages.append(answer.decoded(wire.FollowPage))
+            elif not isinstance(answer, FirecellError) and answer.status < _WRONG_CELL:
                 return passed_on(answer)  # the request is wrong, and every cell says so
             else:
                 gaps.append({"cell": cell, "cause": refusal(answer)})
@@ -185,8 +185,8 @@ class Gateway:
         cells: list[Any] = []
         missing: list[dict[str, str]] = []
         for cell, answer in answers.items():
-            if not isinstance(answer, FirecellError) and answer.status_code == _OK:
-                cells += decoded(answer, dict[str, Any])["cells"]
+            if not isinstance(answer, FirecellError) and answer.status == _OK:
+                cells += answer.decoded(dict[str, Any])["cells"]
             else:
                 missing.append({"cell": cell, "cause": refusal(answer)})
         return json_response(
@@ -203,11 +203,9 @@ class Gateway:
     async def _readyz(self, call: Call) -> Response:
         """Ready when publishing works and a cell serves; with `all=1`, when every cell does."""
         every = wants_all(call.query)
-        answers = await self._proxy.ask_all(
-            self._homes.ranges, "/readyz", timeout_s=READY_PROBE_S
-        )
+        answers = await self._proxy.ask_all(self._homes.ranges, "/readyz", timeout_s=READY_PROBE_S)
         cells = [_readiness(cell, answer) for cell, answer in answers.items()]
-        reason = self._not_ready()
+        reason = self._not_ready() or self._publishing.trouble()
         serving = [cell["ready"] for cell in cells]
         if not reason and not any(serving):
             reason = "no cell serves"
@@ -219,7 +217,7 @@ class Gateway:
 
 
 def _readiness(cell: str, answer: Any) -> dict[str, Any]:
-    ready = not isinstance(answer, FirecellError) and answer.status_code == _OK
+    ready = not isinstance(answer, FirecellError) and answer.status == _OK
     return {"cell": cell, "ready": ready, "reason": "" if ready else refusal(answer)}
 
 

@@ -1,0 +1,332 @@
+"""`python -m bench.fanout`: the inbox writes a second that one cell sustains, and their proof.
+
+The cell is a black box: `firecell cell`, unmodified, reads a real firehose; nothing of its store is
+imported here. Numbers come from its HTTP and from /proc.
+
+1. prepare    the graph, as follow events, once per workload; a copy of it for this run
+2. start      the cell from its snapshot: seconds, memory per edge
+3. warm up    some posts, until all is applied
+4. measure    the cell is stopped (SIGSTOP), posts for the whole time are appended, the cell goes on
+              (SIGCONT): from here until everything is applied and durable, the last flush inside
+5. latency    posts paced at half of the measured rate: publish to inbox, p50 and p99
+6. check      sampled readers' dashboards and raw keys against the oracle, fed from the firehose
+
+Exit code 1 when the check fails. The posts lie there before the clock starts, so publishing takes
+nothing from the two cores that the cell is measured on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench import check, prepare, report
+from bench.feeder import Feeder
+from bench.measured import Measured, figures
+from bench.oracle import Oracle
+from bench.prepare import KEEP, PARTITIONS, RUN_FILE, Prepared
+from bench.processes import FIREHOSE, CellProcess
+from bench.talk import Talk
+from bench.workload import LARGEST_FOLLOWERS, Workload
+from engine.errors import FirecellError
+from topics.histogram import percentile
+from topics.log_embedded import EmbeddedLog
+
+WARM_POSTS = 100_000
+WARM_POSTS_GRAPH = 2_000  # where the mean fan-out is a thousand and more
+GRAPH_POSTS = 20_000
+SURPLUS = 1.15  # posts are appended for so much more than the time asked for
+TOP_UP = 0.10  # and this share more, as often as they would not last
+LATENCY_S, LATENCY_SETTLE_S = 30.0, 2.0
+LATENCY_SHARE = 0.5
+
+
+@dataclass
+class Options:
+    """What the command line asks for."""
+
+    seconds: float = 60.0
+    posts: int = 0  # exactly so many, whatever time they take; 0: by `seconds`
+    sample: int = 1_000  # 0: every reader
+    latency: bool = True
+    latency_seconds: float = LATENCY_S
+    warm_posts: int = WARM_POSTS
+    seed: int = 1
+    keep: Path = KEEP
+    fresh: bool = False
+
+
+# --- the phases -----------------------------------------------------------------------------------
+
+
+def run(workload: Workload, options: Options, talk: Talk) -> dict[str, Any]:
+    """All phases; the result document. Leaves the run folder for `bench.reads`."""
+    prepared = prepare.prepare(options.keep, workload, talk, fresh=options.fresh)
+    folder = prepare.copy_for_run(options.keep, workload, talk)
+    feeder = Feeder(folder / FIREHOSE, PARTITIONS, workload)
+    document: dict[str, Any] = {}
+    try:
+        starts = feeder.log.end_offsets()
+        with CellProcess(folder) as cell:
+            document["start"] = started(cell, prepared, talk)
+            rate = warm_up(cell, feeder, options, talk)
+            measured = measure(cell, feeder, options, rate, talk)
+            document = {**figures(measured), **document}
+            talk.say(f"{document['inbox_writes_per_second']:,.0f} inbox writes/s")
+            if options.latency:
+                half = LATENCY_SHARE * document["posts_per_second"]
+                document |= latency(cell, feeder, half, options.latency_seconds, talk)
+            oracle = gather_oracle(workload, folder, feeder.log, starts, options, talk)
+            found = judge(cell.url, oracle, workload, talk)
+            document["oracle"] = found.document()
+            document["memory_bytes_max"] = cell.memory_bytes_max()
+            document["stop_seconds"] = round(cell.stop(), 2)
+    finally:
+        feeder.close()
+    left = {
+        "posts_per_second": document["posts_per_second"],
+        "posts": feeder.posted,
+        "workload": workload.describe(),
+    }
+    (folder / RUN_FILE).write_text(json.dumps(left), encoding="utf-8")
+    talk.say(found.verdict())
+    return {
+        **document,
+        "ok": found.ok,
+        "prepare": vars(prepared),
+        "workload": workload.describe(),
+        "command": " ".join(["python -m bench.fanout", *sys.argv[1:]]),
+    }
+
+
+def started(cell: CellProcess, prepared: Prepared, talk: Talk) -> dict[str, Any]:
+    """Phase 2: the start from the snapshot, and the memory that the graph takes."""
+    memory = cell.memory_bytes()
+    edges = max(prepared.edges, 1)
+    per_edge = (memory["all"] - prepared.empty_memory_bytes) / edges
+    talk.say(f"started with {edges:,} edges in {cell.start_seconds:.2f} s, {per_edge:.1f} B/edge")
+    return {
+        "seconds": round(cell.start_seconds, 2),
+        "seconds_when_empty": prepared.empty_start_seconds,
+        "edges": prepared.edges,
+        "memory_bytes": memory["all"],
+        "memory_bytes_when_empty": prepared.empty_memory_bytes,
+        "memory_bytes_per_edge": round(per_edge, 2),
+        "own_memory_bytes_per_edge": round(
+            (memory["own"] - prepared.empty_own_bytes) / edges, 2
+        ),
+    }
+
+
+def warm_up(cell: CellProcess, feeder: Feeder, options: Options, talk: Talk) -> float:
+    """Phase 3; posts/s of its second half, the better forecast."""
+    done = int(cell.stats()["events_total"])
+    rate = 0.0
+    for part in (options.warm_posts // 2, options.warm_posts - options.warm_posts // 2):
+        cell.pause()
+        feeder.post(part)
+        start_at = time.monotonic()
+        cell.resume()
+        done += part
+        rate = part / max(cell.wait_applied(done)["at"] - start_at, 1e-3)
+    talk.say(f"warmed up with {options.warm_posts:,} posts: {rate:,.0f} posts/s")
+    return rate
+
+
+def measure(
+    cell: CellProcess, feeder: Feeder, options: Options, rate: float, talk: Talk
+) -> Measured:
+    """Phase 4."""
+    count = options.posts or max(int(rate * options.seconds * SURPLUS), 1)
+    before = cell.stats()
+    cell.pause()
+    feeder.post(count, lambda done: talk.progress("posts appended", done, count))
+    talk.say(f"{count:,} posts appended; the cell goes on")
+    cpu_seconds, written = cell.cpu_seconds(), cell.written_bytes()
+    target = int(before["events_total"]) + count
+    looks: list[tuple[float, float]] = []
+    topped_up = 0
+    start_at = time.monotonic()
+    cell.resume()
+
+    def look(numbers: dict[str, Any]) -> int:
+        """Note where it is; the posts to wait for in addition."""
+        nonlocal topped_up
+        spent = numbers["at"] - start_at
+        keys = numbers["inbox_keys_total"] - before["inbox_keys_total"]
+        looks.append((spent, keys))
+        talk.progress("inbox keys written", keys, keys * options.seconds / max(spent, 1e-3))
+        done = numbers["events_total"] - before["events_total"]
+        forecast_s = spent * (count + topped_up) / done if done else options.seconds
+        near = done > (count + topped_up) * (1 - 1.5 * TOP_UP)
+        if options.posts or not near or forecast_s >= options.seconds:
+            return 0
+        more = max(int(TOP_UP * count), 1)
+        feeder.post(more)
+        topped_up += more
+        return more
+
+    after = cell.wait_applied(target, on_look=look)
+    if topped_up:
+        talk.say(f"{topped_up:,} posts were appended meanwhile: the warm-up was slower")
+    return Measured(
+        before,
+        after,
+        after["at"] - start_at,
+        cell.cpu_seconds() - cpu_seconds,
+        cell.written_bytes() - written,
+        topped_up,
+        looks,
+    )
+
+
+def latency(
+    cell: CellProcess, feeder: Feeder, per_second: float, seconds: float, talk: Talk
+) -> dict[str, Any]:
+    """Phase 5: from the append to the durable inbox keys, as the cell's own histogram has it."""
+    talk.say(f"latency: {per_second:,.0f} posts/s for {seconds:.0f} s")
+    feeder.pace(per_second, LATENCY_SETTLE_S)
+    before = cell.stats()
+    reached = feeder.pace(per_second, seconds)
+    after = cell.stats()
+    pairs = zip(before["latency_counts"], after["latency_counts"], strict=True)
+    counts = [later - earlier for earlier, later in pairs]
+    shares = (0.5, 0.9, 0.99, 0.999)
+    found = {f"p{share * 100:g}": round(percentile(counts, share), 1) for share in shares}
+    talk.say(f"publish to inbox: p50 {found['p50']:.0f} ms, p99 {found['p99']:.0f} ms")
+    settled = cell.wait_applied(int(after["events_total"] + after["lag_events"]))
+    return {
+        "publish_to_inbox_ms": {
+            **found,
+            "events": sum(counts),
+            "posts_per_second": round(reached, 1),
+            "lag_events_at_end": after["lag_events"],
+            "drained_seconds": round(settled["at"] - after["at"], 2),
+        }
+    }
+
+
+def gather_oracle(
+    workload: Workload,
+    folder: Path,
+    log: EmbeddedLog,
+    starts: list[int],
+    options: Options,
+    talk: Talk,
+) -> Oracle:
+    """Phase 6, first half: the follows from where they were acknowledged, posts read back."""
+    sample = workload.sample_readers(options.sample or len(workload.users), options.seed)
+    oracle = Oracle(sample)
+    placed = prepare.load_follows(folder)
+    done = 0
+    for readers, authors in workload.follow_edges():
+        span = slice(done, done + len(readers))
+        oracle.follow_edges_bulk(readers, authors, placed.offsets[span], placed.times_ms[span])
+        done += len(readers)
+    total = sum(log.end_offsets()) - sum(starts)
+    check.feed(oracle, log, starts, lambda read: talk.progress("posts read back", read, total))
+    return oracle
+
+
+def judge(url: str, oracle: Oracle, workload: Workload, talk: Talk) -> check.Report:
+    """Phase 6, second half."""
+    sample = sorted(oracle.readers or ())
+    talk.say(f"comparing the dashboards and stored keys of {len(sample):,} readers")
+    return check.compare(
+        url,
+        oracle,
+        sample,
+        raw_keys=True,
+        on_reader=lambda done: talk.progress("readers compared", done, len(sample)),
+    )
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    seconds: Annotated[float, typer.Option(help="How long to measure, at least.")] = 60.0,
+    readers: Annotated[int, typer.Option(help="Users of the power-law graph.")] = 1_000_000,
+    edges: Annotated[int, typer.Option(help="Its follows.")] = 20_000_000,
+    authors: Annotated[int, typer.Option(help="Its users who post.")] = 100_000,
+    largest: Annotated[
+        int, typer.Option(help="Followers of its most followed author.")
+    ] = LARGEST_FOLLOWERS,
+    graph: Annotated[
+        Path | None,
+        typer.Option(help="A real graph instead, `reader author` per line; then 20,000 posts."),
+    ] = None,
+    posts: Annotated[int, typer.Option(help="Measure exactly so many; 0: by --seconds.")] = 0,
+    warm_posts: Annotated[int, typer.Option(help="Posts before; 0: chosen.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the graph, the posts and the sample.")] = 1,
+    keep: Annotated[Path, typer.Option(help="Where prepared folders are kept.")] = KEEP,
+    sample: Annotated[str, typer.Option(help="Readers to compare: a number, or all.")] = "1000",
+    name: Annotated[str, typer.Option(help="Of the result file; else chosen.")] = "",
+    results: Annotated[Path, typer.Option(help="Folder of result files.")] = report.RESULTS,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Prepare again.")] = False,
+    no_latency: Annotated[bool, typer.Option("--no-latency", help="Leave phase 5 out.")] = False,
+    latency_seconds: Annotated[float, typer.Option(help="How long phase 5 takes.")] = LATENCY_S,
+    json_wanted: Annotated[bool, typer.Option("--json", help="The result on stdout.")] = False,
+) -> None:
+    """Fan-out: inbox writes per second of one cell, durable, checked against an oracle.
+
+    \b
+    Examples:
+      firecell bench fanout
+      firecell bench fanout --seconds 5 --readers 20000 --edges 400000 --authors 5000 --largest 2000
+      firecell bench fanout --graph follows.txt.gz --sample all
+    """
+    if sample != "all" and not (sample.isdigit() and int(sample) > 0):
+        raise typer.BadParameter(f"--sample {sample}: give a number above 0, or all")
+    talk = Talk()
+    if graph is not None:
+        workload = Workload.from_file(graph, seed)
+        name = name or "fanout-" + graph.name.split(".")[0].lower()
+        posts = posts or GRAPH_POSTS
+    else:
+        talk.say(f"making the graph: {readers:,} readers, {edges:,} follows, seed {seed}")
+        workload = Workload.power_law(
+            seed, readers=readers, edges=edges, authors=authors, largest=largest
+        )
+        name = name or f"fanout-power-law-{edges}"
+    options = Options(
+        seconds=seconds,
+        posts=posts,
+        sample=0 if sample == "all" else int(sample),
+        latency=not no_latency,
+        latency_seconds=latency_seconds,
+        warm_posts=warm_posts or (WARM_POSTS_GRAPH if graph else WARM_POSTS),
+        seed=seed,
+        keep=keep.absolute(),
+        fresh=fresh,
+    )
+    document = run(workload, options, talk)
+    path = report.write_result(name, document, results)
+    report.show(name, document, talk.console)
+    talk.say(f"written to {path}")
+    if json_wanted:
+        sys.stdout.write(path.read_text(encoding="utf-8"))
+    raise typer.Exit(0 if document["ok"] else 1)
+
+
+def run_app(application: typer.Typer) -> int:
+    """A benchmark's command line; the exit code. Errors of ours end it with one sentence."""
+    try:
+        result = application(standalone_mode=True)
+    except FirecellError as error:
+        typer.echo(f"bench: {error.message}", err=True)
+        return error.exit_code
+    return int(result or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(run_app(app))

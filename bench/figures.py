@@ -1,0 +1,213 @@
+"""`python -m bench.figures`: README's table of measured figures, from `bench/results/*.json`.
+
+Nobody types a figure: each stands in a result file with the command and the machine that gave it,
+and `tests/test_docs.py` compares README with what is rendered here. Without a result file the block
+says that nothing was measured. One thread.
+
+| result file | rows |
+| --- | --- |
+| `fanout*` | bench.fanout: writes/s, latency, memory, where the time goes, the oracle's verdict |
+| `reads*` | bench.reads: pages/s and latency of each kind of page, idle and beside fan-out |
+| others | one row that names the file |
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bench.report import RESULTS
+from engine.errors import FirecellError, Misconfigured
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
+NOTHING = "Not measured yet: `./run firecell bench fanout` and `./run firecell bench reads` do it."
+_BLOCK = re.compile(rf"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+_PAGE = re.compile(r"page_(\d+)_(everybody|deep)")
+
+Document = dict[str, Any]
+Row = tuple[str, str]  # what, figure
+
+
+def render(folder: Path = RESULTS) -> str:
+    """The table of all result files in `folder`, as Markdown; `NOTHING` when there is none.
+
+    Misconfigured when a file is no result of `bench.report.write_result`.
+    """
+    documents = [_read(path) for path in sorted(folder.glob("*.json"))]
+    return "\n\n".join(_section(document) for document in documents) or NOTHING
+
+
+def fill(text: str, rendered: str) -> str:
+    """`text` with `rendered` in its block. Misconfigured when it does not have exactly one."""
+    if len(_BLOCK.findall(text)) != 1:
+        raise Misconfigured(f"README needs one block between {BEGIN} and {END}: put it back")
+    return _BLOCK.sub(lambda _: f"{BEGIN}\n{rendered}\n{END}", text)
+
+
+def _read(path: Path) -> Document:
+    try:
+        document: Document = json.loads(path.read_text(encoding="utf-8"))
+        _ = document["name"], document["machine"]["cores"], document["measured_at"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Misconfigured(f"{path} is no result file ({error!r}): measure again") from None
+    return document
+
+
+def _section(document: Document) -> str:
+    name = str(document["name"])
+    rows = next((list(make(document)) for kind, make in _ROWS if name.startswith(kind)), [])
+    lines = [
+        f"**{name}**: `{command(document)}`",
+        f"({document['measured_at'][:10]}, {machine(document)})",
+        "",
+        "| what | figure |",
+        "| --- | --- |",
+    ]
+    rows = rows or [("all figures", f"`bench/results/{name}.json`")]
+    return "\n".join(lines + [f"| {what} | {figure} |" for what, figure in rows])
+
+
+def command(document: Document) -> str:
+    """What to type to measure it again; folders of the machine are left out of it."""
+    words = shlex.split(str(document.get("command", "")))
+    words = [word.rpartition("/")[2] if "/" in word else word for word in words]
+    text = shlex.join(words) or "not recorded"
+    return re.sub(r"^python -m bench\.(\w+)", r"./run firecell bench \1", text)
+
+
+def machine(document: Document) -> str:
+    """The machine in a few words."""
+    about = document["machine"]
+    memory = about.get("memory_bytes", 0) / 2**30
+    cpu = about.get("cpu", "unknown")
+    return f"{about['cores']:g} cores of {cpu}, {memory:.0f} GiB, Python {about.get('python')}"
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _fanout(document: Document) -> Iterator[Row]:
+    seconds = document["seconds"]
+    yield (
+        f"inbox writes/s, sustained for {seconds:,.0f} s, durable",
+        f"**{document['inbox_writes_per_second']:,.0f}** ({document['posts_per_second']:,.0f}"
+        f" posts/s, {document['mean_fanout']:,.0f} followers each)",
+    )
+    slowest = document.get("slowest_10_seconds_writes_per_second")
+    if slowest is not None:
+        yield "of them in the slowest 10 s", f"{slowest:,.0f}/s"
+    latency = document.get("publish_to_inbox_ms")
+    if latency:
+        yield (
+            f"publish to inbox at {latency['posts_per_second']:,.0f} posts/s",
+            f"p50 {latency['p50']:,.0f} ms, p99 {latency['p99']:,.0f} ms",
+        )
+    steps = document.get("step_seconds", {})
+    if steps:
+        shares = [f"{name} {spent / seconds:.0%}" for name, spent in steps.items()]
+        yield "where the time goes", ", ".join(shares)
+    if "gil_share" in document:
+        yield "steps that run Python (an upper bound of the GIL)", f"{document['gil_share']:.0%}"
+    yield "CPU seconds", f"{document['cpu_seconds']:,.0f} in {seconds:,.0f} s"
+    yield "memory at most", f"{document['memory_bytes_max'] / 2**20:,.0f} MiB"
+    written = f"{document['bytes_per_inbox_write']:.1f} bytes"
+    yield (
+        "sent to the disk per inbox write",
+        f"{written}; compaction wrote {document.get('compaction_bytes', 0) / 2**20:,.0f} MiB",
+    )
+    yield from _start(document)
+    yield from _verdict(document)
+
+
+def _start(document: Document) -> Iterator[Row]:
+    start = document.get("start")
+    if start:
+        own = start.get("own_memory_bytes_per_edge", start["memory_bytes_per_edge"])
+        yield (
+            f"start with {start['edges']:,} follows",
+            f"{start['seconds']:.1f} s; {own:.1f} bytes of memory a follow",
+        )
+    prepared = document.get("prepare")
+    if prepared:
+        yield "follows applied, from the firehose", f"{prepared['edges_per_second']:,.0f}/s"
+
+
+def _verdict(document: Document) -> Iterator[Row]:
+    oracle = document.get("oracle")
+    if oracle:
+        yield (
+            f"oracle: whole dashboards of {oracle['readers']:,} readers",
+            f"{oracle['missing']:,} missing, {oracle['extra']:,} extra,"
+            f" {oracle['duplicates']:,} twice",
+        )
+
+
+def _reads(document: Document) -> Iterator[Row]:
+    for part, title in (("idle", ""), ("beside_fan_out", ", beside fan-out")):
+        measured = document.get(part, {})
+        for name, kind in measured.items():
+            if not isinstance(kind, dict):
+                continue
+            alone = name.endswith("_one_connection")
+            how = "one connection" if alone else f"{document['connections']} connections"
+            milliseconds = kind["ms"]
+            yield (
+                f"{_page(name)}{title}, {how}",
+                f"{kind['pages_per_second']:,.0f} pages/s, p50 {milliseconds['p50']:.2f} ms,"
+                f" p99 {milliseconds['p99']:.2f} ms",
+            )
+        if "inbox_writes_per_second" in measured:
+            yield "inbox writes/s meanwhile", f"{measured['inbox_writes_per_second']:,.0f}"
+
+
+def _page(name: str) -> str:
+    match = _PAGE.match(name)
+    if match is None:
+        return name
+    which = "any reader" if match[2] == "everybody" else "longest inboxes"
+    return f"page {match[1]}, {which}"
+
+
+_ROWS: Sequence[tuple[str, Callable[[Document], Iterator[Row]]]] = (
+    ("fanout", _fanout),
+    ("reads", _reads),
+)
+
+# --- the command line -----------------------------------------------------------------------------
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def write(
+    results: Annotated[Path, typer.Option(help="Folder of result files.")] = RESULTS,
+    readme: Annotated[Path, typer.Option(help="The file with the block.")] = README,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; 1 if it would.")] = False,
+) -> None:
+    """Fill README's block of figures from the result files."""
+    before = readme.read_text(encoding="utf-8")
+    after = fill(before, render(results))
+    if check:
+        raise typer.Exit(int(after != before))
+    readme.write_text(after, encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; the exit code."""
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except FirecellError as error:
+        typer.echo(f"figures: {error.message}", err=True)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""A cell as a process, seen from outside: started, paused, asked over HTTP, looked at in /proc.
+
+Nothing of the cell is imported: it is `firecell cell c1 --config ...`, found by its run file, as
+any other client would find it. It dies with this process. Main thread only (ops/children.py says
+why).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from bench import machine
+from engine.errors import FirecellError, Unavailable
+from engine.limits import DRAIN_GRACE_S, DRAIN_S
+from ops.children import child_command, child_environment
+from topics import runfiles
+
+CELL = "c1"
+CONFIG_FILE = "firecell.toml"
+FIREHOSE, DATA, LOG_FILE = "firehose", "data", "cell.log"
+READY_S = 600  # a cell that loads a graph from its store, without a snapshot, may take minutes
+STALL_S = 120  # a cell that applies nothing for so long has failed
+_POLL_S = 0.02
+_TAIL_BYTES = 2_000
+_CONFIG = """\
+[firehose]
+url = "embedded:./firehose"
+partitions = {partitions}
+[data]
+folder = "./data"
+[cells.c1]
+store = "embedded:./c1"
+"""
+
+
+def write_config(folder: Path, partitions: int) -> None:
+    """The configuration of a firehose and one cell in `folder`; paths in it are relative."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = _CONFIG.format(partitions=partitions)
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+class CellProcess:
+    """The cell of a run folder. A context manager: on leaving it, the process is gone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = ""
+        self.start_seconds = 0.0
+        self._log = folder / LOG_FILE
+        self._process: subprocess.Popen[bytes] | None = None
+        self._http = httpx.Client(timeout=60, trust_env=False)
+
+    def __enter__(self) -> CellProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            if error is None:
+                self.stop()
+            else:
+                self.kill()
+        self._http.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the process; FirecellError when it does not run."""
+        if self._process is None or self._process.poll() is not None:
+            raise FirecellError(f"the cell ended; its last words: {self._last_words()}")
+        return self._process.pid
+
+    # --- its life ---
+
+    def start(self) -> None:
+        """Start it and wait until it is ready; `start_seconds` is how long that took."""
+        started = time.monotonic()
+        mine = {key: value for key, value in os.environ.items() if not key.startswith("FIRECELL_")}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                child_command("cell", CELL, "--config", str(self.folder / CONFIG_FILE)),
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=child_environment(mine),
+                process_group=0,  # Ctrl-C at a terminal is for us; the cell gets our TERM
+            )
+        try:
+            while not self._is_ready():
+                if time.monotonic() - started > READY_S:
+                    raise Unavailable(f"the cell is not ready after {READY_S} s: see {self._log}")
+                time.sleep(_POLL_S)
+        except BaseException:
+            self.kill()
+            raise
+        self.start_seconds = time.monotonic() - started
+
+    def _is_ready(self) -> bool:
+        pid = self.pid
+        if not self.url:
+            running = runfiles.find(self.folder / DATA, "cell", CELL)
+            if running is None or running.pid != pid:
+                return False
+            self.url = running.url
+        with contextlib.suppress(httpx.TransportError):
+            return self._http.get(f"{self.url}/readyz").status_code == httpx.codes.OK
+        return False
+
+    def stop(self) -> float:
+        """One TERM; the seconds until it was gone. FirecellError when its exit code is not 0."""
+        started = time.monotonic()
+        process, self._process, self.url = self._process, None, ""
+        if process is None:
+            return 0.0
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGTERM)
+        try:
+            code = process.wait(DRAIN_S + DRAIN_GRACE_S)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if code != 0:
+            words = self._last_words()
+            raise FirecellError(f"the cell ended with exit code {code}; its last words: {words}")
+        return time.monotonic() - started
+
+    def kill(self) -> None:
+        """End it at once."""
+        process, self._process, self.url = self._process, None, ""
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it stands still where it is."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    # --- what it says of itself, and what the kernel says of it ---
+
+    def stats(self) -> dict[str, Any]:
+        """Its numbers (cells/runner.py), and `at`: when they had arrived, by our clock."""
+        try:
+            answer = self._http.get(f"{self.url}/v1/admin/stats")
+        except httpx.TransportError as error:
+            raise Unavailable(f"the cell does not answer ({error}); {self._last_words()}") from None
+        if answer.status_code != httpx.codes.OK:
+            raise FirecellError(f"GET /v1/admin/stats: {answer.status_code} {answer.text[:300]}")
+        numbers: dict[str, Any] = answer.json()
+        return {**numbers, "at": time.monotonic()}
+
+    def wait_applied(
+        self,
+        events: int,
+        poll_s: float = 0.25,
+        on_look: Callable[[dict[str, Any]], int] = lambda numbers: 0,
+    ) -> dict[str, Any]:
+        """Wait until `events` events since its start are durable; the numbers then.
+
+        `on_look` gets each look's numbers, and may raise the number of events by its result.
+        Close to the end it looks more often, so the end is seen within some 20 ms.
+        FirecellError when it stops applying.
+        """
+        moved_at, applied, rate = time.monotonic(), -1, 0.0
+        while True:
+            numbers = self.stats()
+            now = int(numbers["events_total"])
+            if now != applied:
+                spent = numbers["at"] - moved_at
+                rate = (now - applied) / spent if applied >= 0 and spent > 0 else 0.0
+                moved_at, applied = numbers["at"], now
+            events += on_look(numbers)
+            if applied >= events:
+                return numbers
+            if time.monotonic() - moved_at > STALL_S:
+                raise FirecellError(
+                    f"the cell has applied nothing for {STALL_S} s, {events - applied} events"
+                    f" before the end; see {self._log}"
+                )
+            left_s = (events - applied) / rate if rate else poll_s
+            time.sleep(min(poll_s, max(left_s / 2, _POLL_S)))
+
+    def cpu_seconds(self) -> float:
+        """User and system seconds so far."""
+        return machine.cpu_seconds(self.pid)
+
+    def memory_bytes_max(self) -> int:
+        """The most resident memory so far (VmHWM)."""
+        return machine.memory_bytes_max(self.pid)
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Resident now: `all` of it, and `own`, without the pages of files that it maps."""
+        found = {"VmRSS:": 0, "RssAnon:": 0}
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            words = line.split()
+            if words and words[0] in found:
+                found[words[0]] = int(words[1]) * 1024
+        return {"all": found["VmRSS:"], "own": found["RssAnon:"]}
+
+    def written_bytes(self) -> int:
+        """Bytes that it caused to be sent to the disk so far; 0 where the kernel does not tell."""
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{self.pid}/io").read_text().splitlines():
+                if line.startswith("write_bytes:"):
+                    return int(line.split()[1])
+        return 0
+
+    def _last_words(self) -> str:
+        try:
+            return self._log.read_bytes()[-_TAIL_BYTES:].decode(errors="replace").strip()
+        except OSError:
+            return f"none in {self._log}"

@@ -1,0 +1,294 @@
+"""`python -m bench.reads`: dashboard pages per second and their latency, near the top and far back.
+
+It goes on in the folder that the last `bench.fanout` left: a cell with its graph and inboxes. Pages
+are asked for over HTTP straight at the cell by a load generator in a process of its own; first
+idle, after compaction has settled, then while posts are fanned out at half of the measured rate.
+
+| what | which pages |
+| --- | --- |
+| page 1, everybody | the first page of many readers drawn evenly: most are cold |
+| page 1, 20, 300, deep | of the readers with the longest inboxes; cursors are found by walking |
+
+The readers of page 300 are few (only the busiest have 6,000 posts): the result says how many.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import typer
+import uvloop
+
+from bench import load, report
+from bench.fanout import LATENCY_SHARE, run_app
+from bench.feeder import Feeder
+from bench.load import Client, LoadResult, Task
+from bench.prepare import KEEP, PARTITIONS, RUN, RUN_FILE
+from bench.processes import FIREHOSE, CellProcess
+from bench.talk import Talk
+from bench.workload import LARGEST_FOLLOWERS, U64s, Workload
+from engine.errors import NotFound, Precondition
+from engine.limits import PAGE_POSTS_DEFAULT
+
+PAGES = (1, 20, 300)
+EVERYBODY = 20_000  # readers whose first page is asked for
+DEEP_MAX = 64  # readers whose far pages are asked for
+CONNECTIONS = 16
+SECONDS = 10.0
+SETTLE_S_MAX = 120.0
+_SETTLED_S = 3.0  # nothing compacted for so long: settled
+_DEPTH_SLACK = 1.05  # forecast posts are a mean: ask for a little more
+_SEED = 2  # of the posts that are published beside the reads
+
+
+class _Next(msgspec.Struct):
+    next: str | None
+    posts: list[msgspec.Raw]
+
+
+_next = msgspec.json.Decoder(_Next)
+
+
+@dataclass
+class Options:
+    """What the command line asks for."""
+
+    seconds: float = SECONDS
+    connections: int = CONNECTIONS
+    seed: int = 1
+    beside: bool = True
+
+
+def forecast_posts(workload: Workload, posts: int) -> U64s:
+    """(U,) about how many posts each user's inbox holds after `posts` posts: the mean."""
+    weights = np.diff(workload.post_ends, prepend=0) * (posts / int(workload.post_ends[-1]))
+    per_edge = np.repeat(weights, workload.follower_counts)
+    held = np.bincount(workload.followers, weights=per_edge, minlength=len(workload.users))
+    return held.astype(np.uint64)
+
+
+def deep_readers(workload: Workload, posts: int, pages: int) -> list[int]:
+    """Readers whose inbox should reach page `pages`, the longest first, at most DEEP_MAX."""
+    held = forecast_posts(workload, posts)
+    order = np.argsort(held)[::-1][:DEEP_MAX]
+    wanted = pages * PAGE_POSTS_DEFAULT * _DEPTH_SLACK
+    return [int(workload.users[place]) for place in order.tolist() if held[place] >= wanted]
+
+
+async def find_cursors(url: str, readers: list[int], pages: int) -> dict[int, list[str]]:
+    """Walk each reader's dashboard, 20 posts a page: reader -> paths of page 1, 2, ... up to
+    `pages`, fewer when it ends before."""
+    found: dict[int, list[str]] = {}
+
+    async def walk(client: Client, reader: int) -> None:
+        first = path = f"/v1/users/{reader}/dashboard?limit={PAGE_POSTS_DEFAULT}"
+        paths = found[reader] = [first]
+        while len(paths) < pages:
+            status, body = await client.get(path)
+            page = _next.decode(body) if status == load.OK else None
+            if page is None or page.next is None:
+                return
+            path = f"{first}&cursor={page.next}"
+            paths.append(path)
+
+    await load.for_each(url, readers, walk, 4)
+    return found
+
+
+def choose_paths(
+    url: str, workload: Workload, posts: int, seed: int, talk: Talk
+) -> dict[str, list[str]]:
+    """Name of a kind of page -> its paths."""
+    everybody = sorted(workload.sample_readers(EVERYBODY, seed))
+    order = np.random.default_rng(seed).permutation(len(everybody))
+    limit = f"limit={PAGE_POSTS_DEFAULT}"
+    chosen = {
+        "page_1_everybody": [f"/v1/users/{everybody[n]}/dashboard?{limit}" for n in order.tolist()]
+    }
+    for deepest in sorted(PAGES, reverse=True):
+        readers = deep_readers(workload, posts, deepest)
+        if readers:
+            break
+    talk.say(f"walking {len(readers)} readers to page {deepest}")
+    walked = uvloop.run(find_cursors(url, readers, deepest))
+    for page in PAGES:
+        paths = [paths[page - 1] for paths in walked.values() if len(paths) >= page]
+        if paths:
+            chosen[f"page_{page}_deep"] = paths
+    return chosen
+
+
+def wait_settled(cell: CellProcess, talk: Talk) -> float:
+    """Until the store compacts nothing any more; the seconds waited."""
+    started = moved_at = time.monotonic()
+    compacted = -1
+    while time.monotonic() - moved_at < _SETTLED_S:
+        if time.monotonic() - started > SETTLE_S_MAX:
+            talk.say(f"compaction has not settled in {SETTLE_S_MAX:.0f} s; going on")
+            break
+        now = int(cell.stats().get("store_compaction_bytes", 0))
+        if now != compacted:
+            compacted, moved_at = now, time.monotonic()
+        time.sleep(0.25)
+    return round(time.monotonic() - started, 1)
+
+
+def _shown(result: LoadResult, paths: list[str]) -> dict[str, Any]:
+    return {
+        "pages_per_second": result.per_second,
+        "ms": {name: value for name, value in result.latency_ms.items() if name[0] == "p"},
+        "distinct": len(paths),
+        "posts_per_page": result.posts_per_page,
+        "bytes_per_page": result.bytes_per_page,
+        "failures": result.failures,
+    }
+
+
+def read_all(
+    url: str,
+    chosen: dict[str, list[str]],
+    options: Options,
+    talk: Talk,
+    generate: Callable[[Task], LoadResult],
+) -> dict[str, Any]:
+    """Every kind of page in turn, over all connections; then each over one, for its latency."""
+    found: dict[str, Any] = {}
+    for name, paths in chosen.items():
+        for connections in (options.connections, 1):
+            task = Task(url, paths, connections, options.seconds)
+            result = generate(task)
+            kind = name if connections > 1 else f"{name}_one_connection"
+            found[kind] = _shown(result, paths)
+            talk.say(
+                f"{kind}: {result.per_second:,.0f} pages/s, p50"
+                f" {result.latency_ms['p50']:.2f} ms, p99 {result.latency_ms['p99']:.2f} ms"
+                + (f", {result.failures} failures" if result.failures else "")
+            )
+    return found
+
+
+def beside_fan_out(feeder: Feeder, per_second: float) -> Callable[[Task], LoadResult]:
+    """A way to generate load while posts are published at `per_second`."""
+
+    def generate(task: Task) -> LoadResult:
+        process = load.start_load(task)
+        try:
+            feeder.pace(per_second, 10 * task.seconds, lambda: process.poll() is None)
+        finally:
+            result = load.end_load(process)
+        return result
+
+    return generate
+
+
+def run(workload: Workload, keep: Path, options: Options, talk: Talk) -> dict[str, Any]:
+    """All of it; the result document."""
+    folder = keep / RUN
+    if not (folder / RUN_FILE).exists():
+        raise NotFound(f"{folder} holds no finished run: do `python -m bench.fanout` first")
+    ceiling = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    if ceiling["workload"] != workload.describe():
+        raise Precondition(
+            f"{folder} holds another workload's run: give the sizes of that `bench.fanout`"
+        )
+    document: dict[str, Any] = {"connections": options.connections, "posts": ceiling["posts"]}
+    with CellProcess(folder) as cell:
+        document["start_seconds"] = round(cell.start_seconds, 2)
+        document["settle_seconds"] = wait_settled(cell, talk)
+        chosen = choose_paths(cell.url, workload, ceiling["posts"], options.seed, talk)
+        document["readers"] = {name: len(paths) for name, paths in chosen.items()}
+        talk.say("idle")
+        document["idle"] = read_all(
+            cell.url, chosen, options, talk, lambda task: load.end_load(load.start_load(task))
+        )
+        if options.beside:
+            document["beside_fan_out"] = beside(cell, folder, workload, chosen, options, talk)
+    everything = [*document["idle"].values()]
+    everything += [
+        value for value in document.get("beside_fan_out", {}).values() if isinstance(value, dict)
+    ]
+    document["ok"] = not any(kind["failures"] for kind in everything)
+    return {**document, "workload": workload.describe()}
+
+
+def beside(
+    cell: CellProcess,
+    folder: Path,
+    workload: Workload,
+    chosen: dict[str, list[str]],
+    options: Options,
+    talk: Talk,
+) -> dict[str, Any]:
+    """The same reads while the cell fans out at half of its ceiling."""
+    ceiling = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    per_second = LATENCY_SHARE * ceiling["posts_per_second"]
+    talk.say(f"beside fan-out at {per_second:,.0f} posts/s")
+    feeder = Feeder(folder / FIREHOSE, PARTITIONS, workload, _SEED)
+    try:
+        before = cell.stats()
+        found = read_all(cell.url, chosen, options, talk, beside_fan_out(feeder, per_second))
+        after = cell.stats()
+    finally:
+        feeder.close()
+    spent = after["at"] - before["at"]
+    written = after["inbox_keys_total"] - before["inbox_keys_total"]
+    found["inbox_writes_per_second"] = round(written / spent, 1)
+    found["posts_per_second_asked"] = round(per_second, 1)
+    found["lag_events_at_end"] = after["lag_events"]
+    return found
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    seconds: Annotated[float, typer.Option(help="Of each measurement.")] = SECONDS,
+    connections: Annotated[int, typer.Option(help="Kept open at once.")] = CONNECTIONS,
+    readers: Annotated[int, typer.Option(help="As given to bench fanout.")] = 1_000_000,
+    edges: Annotated[int, typer.Option(help="As given to bench fanout.")] = 20_000_000,
+    authors: Annotated[int, typer.Option(help="As given to bench fanout.")] = 100_000,
+    largest: Annotated[int, typer.Option(help="As given to bench fanout.")] = LARGEST_FOLLOWERS,
+    graph: Annotated[Path | None, typer.Option(help="As given to bench fanout.")] = None,
+    seed: Annotated[int, typer.Option(help="As given to bench fanout.")] = 1,
+    keep: Annotated[Path, typer.Option(help="Where the run lies.")] = KEEP,
+    idle_only: Annotated[bool, typer.Option("--idle-only", help="Not beside fan-out.")] = False,
+    name: Annotated[str, typer.Option(help="Of the result file.")] = "reads",
+    results: Annotated[Path, typer.Option(help="Folder of result files.")] = report.RESULTS,
+    json_wanted: Annotated[bool, typer.Option("--json", help="The result on stdout.")] = False,
+) -> None:
+    """Dashboard pages per second and their latency: page 1, 20 and 300, idle and beside fan-out.
+
+    \b
+    Examples:
+      firecell bench fanout && firecell bench reads
+      firecell bench reads --seconds 5 --idle-only
+    """
+    talk = Talk()
+    if graph is not None:
+        workload = Workload.from_file(graph, seed)
+    else:
+        workload = Workload.power_law(
+            seed, readers=readers, edges=edges, authors=authors, largest=largest
+        )
+    options = Options(seconds, connections, seed, not idle_only)
+    document = run(workload, keep.absolute(), options, talk)
+    document["command"] = " ".join(["python -m bench.reads", *sys.argv[1:]])
+    path = report.write_result(name, document, results)
+    report.show(name, document, talk.console)
+    talk.say(f"written to {path}")
+    if json_wanted:
+        sys.stdout.write(path.read_text(encoding="utf-8"))
+    raise typer.Exit(0 if document["ok"] else 1)
+
+
+if __name__ == "__main__":
+    sys.exit(run_app(app))
