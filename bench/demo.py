@@ -182,10 +182,11 @@ async def run(options: Options, folder: Path, talk: Talk) -> tuple[dict[str, Any
     """The whole demo; the summary and what the check found."""
     loop = asyncio.get_running_loop()
     stop, whole = asyncio.Event(), asyncio.current_task()
+    begun = False
 
     def on_signal() -> None:
-        if stop.is_set() and whole is not None:
-            whole.cancel()  # a second time: now
+        if whole is not None and (stop.is_set() or not begun):
+            whole.cancel()  # a second time, or before there is anything to check: now
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -196,6 +197,7 @@ async def run(options: Options, folder: Path, talk: Talk) -> tuple[dict[str, Any
         show = Show(options, addresses, talk)
         show.stop = stop
         await show.import_network()
+        begun = True
         talk.say(f"{options.users:,} people, {options.follows:,} follows; they begin to post")
         await show.run()
         talk.say("publishing has stopped; the cells apply the rest")

@@ -28,7 +28,7 @@ import typer
 
 from bench import check, prepare, report
 from bench.feeder import Feeder
-from bench.measured import Measured, figures
+from bench.measured import Measured, figures, latency_between, step_seconds
 from bench.oracle import Oracle
 from bench.prepare import KEEP, PARTITIONS, RUN_FILE, Prepared
 from bench.processes import FIREHOSE, CellProcess
@@ -195,8 +195,7 @@ def latency(
     before = cell.stats()
     reached = feeder.pace(per_second, seconds)
     after = cell.stats()
-    pairs = zip(before["latency_counts"], after["latency_counts"], strict=True)
-    counts = [later - earlier for earlier, later in pairs]
+    counts = latency_between(before, after)
     shares = (0.5, 0.9, 0.99, 0.999)
     found = {f"p{share * 100:g}": round(percentile(counts, share), 1) for share in shares}
     talk.say(f"publish to inbox: p50 {found['p50']:.0f} ms, p99 {found['p99']:.0f} ms")
@@ -208,6 +207,8 @@ def latency(
             "posts_per_second": round(reached, 1),
             "lag_events_at_end": after["lag_events"],
             "drained_seconds": round(settled["at"] - after["at"], 2),
+            "batches": int(after["batches_total"] - before["batches_total"]),
+            "step_seconds": step_seconds(before, after, after["at"] - before["at"]),
         }
     }
 
@@ -311,7 +312,9 @@ def main(
     )
     document = run(workload, options, talk)
     path = report.write_result(name, document, results)
-    report.show(name, document, talk.console)
+    hidden = ("store_after", "gil_share_how", "workload")
+    shown = {key: value for key, value in document.items() if key not in hidden}
+    report.show(name, shown, talk.console)
     talk.say(f"written to {path}")
     if json_wanted:
         sys.stdout.write(path.read_text(encoding="utf-8"))

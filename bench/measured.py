@@ -34,11 +34,7 @@ def figures(measured: Measured) -> dict[str, Any]:
     """JSON-ready: the names of the contract first."""
     seconds = measured.seconds
     keys, posts = measured.gained("inbox_keys_total"), measured.gained("posts_total")
-    steps = {
-        name[len("step_") : -len("_seconds")]: round(measured.gained(name), 2)
-        for name in measured.after
-        if name.startswith("step_")
-    }
+    steps = step_seconds(measured.before, measured.after, seconds)
     store = {
         name.removeprefix("store_"): round(measured.gained(name), 3)
         for name in measured.after
@@ -57,7 +53,7 @@ def figures(measured: Measured) -> dict[str, Any]:
         "topped_up_posts": measured.topped_up_posts,
         "batches": int(measured.gained("batches_total")),
         "slowest_10_seconds_writes_per_second": slowest(measured.looks, 10.0),
-        "step_seconds": {**steps, "outside": round(seconds - sum(steps.values()), 2)},
+        "step_seconds": steps,
         "gil_share": round(gil / seconds, 3),
         "gil_share_how": _GIL_HOW,
         "compaction_bytes": int(store.get("compaction_bytes", 0)),
@@ -66,6 +62,25 @@ def figures(measured: Measured) -> dict[str, Any]:
             name: value for name, value in measured.after.items() if name.startswith("store_")
         },
     }
+
+
+def step_seconds(
+    before: dict[str, Any], after: dict[str, Any], seconds: float
+) -> dict[str, float]:
+    """Where the worker's time went, by step; `outside`: reading the log, waiting, the rest."""
+    steps = {
+        name[len("step_") : -len("_seconds")]: round(after[name] - before[name], 2)
+        for name in after
+        if name.startswith("step_")
+    }
+    return {**steps, "outside": round(seconds - sum(steps.values()), 2)}
+
+
+def latency_between(before: dict[str, Any], after: dict[str, Any]) -> list[int]:
+    """What a cell's histogram of publish to inbox (topics/histogram.py) counted between two looks;
+    empty when the cell keeps none."""
+    pairs = zip(before.get("latency_counts", []), after.get("latency_counts", []), strict=True)
+    return [later - earlier for earlier, later in pairs]
 
 
 def slowest(looks: list[tuple[float, float]], window_s: float) -> float | None:

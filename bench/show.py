@@ -21,6 +21,7 @@ from rich.live import Live as LiveDisplay
 
 from bench.demo_panel import Live, line, panel
 from bench.load import Client
+from bench.measured import latency_between
 from bench.people import Event, Network, People
 from bench.report import Histogram
 from bench.talk import Talk
@@ -251,8 +252,5 @@ def _gain(first: list[dict[str, Any]], last: list[dict[str, Any]], name: str) ->
 
 def _latency_between(first: list[dict[str, Any]], last: list[dict[str, Any]]) -> list[int]:
     """The cells' histograms of publish to inbox, between two looks, summed."""
-    cells = [
-        [b - a for a, b in zip(before["latency_counts"], after["latency_counts"], strict=True)]
-        for before, after in zip(first, last, strict=True)
-    ]
+    cells = [latency_between(before, after) for before, after in zip(first, last, strict=True)]
     return [sum(counts) for counts in zip(*cells, strict=True)]

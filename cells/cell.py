@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from cells.cache import MemoryCache
@@ -53,7 +54,8 @@ class Cell:
         self.store = store
         self.markers = markers
         self._snapshot = folder / "graph.snapshot"
-        self.graph = load_graph(store, log, home, self._snapshot)
+        self._stamp = f"{log.identity} {name} {home!r}"
+        self.graph = load_graph(store, log, home, self._snapshot, self._stamp)
         self.cache = MemoryCache()
         relations = RelationsCache(store)
         self.worker = Worker(
@@ -78,7 +80,7 @@ class Cell:
         )
 
     def _save_graph(self, positions: list[int]) -> None:
-        self.graph.save(self._snapshot, positions)
+        self.graph.save(self._snapshot, positions, self._stamp)
 
     def close(self, deadline_s: float = limits.DRAIN_S) -> bool:
         """Drain and give everything back; False when the deadline passed with work in hand."""
@@ -107,21 +109,27 @@ def open_cell(
         settings.data.folder, {cell: c.share for cell, c in settings.cells.items()}
     )
     folder = settings.cells[name].folder
-    log = EmbeddedLog.open(
-        settings.firehose.folder,
-        partitions=settings.firehose.partitions,
-        retention_ms=settings.firehose.retention_ms,
-    )
-    store = EmbeddedStore.open(
-        folder / "store",
-        identity=log.identity,
-        partitions=log.partitions,
-        cell=name,
-        home=directory.ranges[name],
-    )
-    check_positions(name, log, store, accept_gap)
-    markers = EmbeddedMarkers.open(folder / "markers")
-    return Cell(name, directory, log, store, markers, folder, crash)
+    with ExitStack() as opened:  # what refuses to start gives back what it has opened
+        log = EmbeddedLog.open(
+            settings.firehose.folder,
+            partitions=settings.firehose.partitions,
+            retention_ms=settings.firehose.retention_ms,
+        )
+        opened.callback(log.close)
+        store = EmbeddedStore.open(
+            folder / "store",
+            identity=log.identity,
+            partitions=log.partitions,
+            cell=name,
+            home=directory.ranges[name],
+        )
+        opened.callback(store.close)
+        check_positions(name, log, store, accept_gap)
+        markers = EmbeddedMarkers.open(folder / "markers")
+        opened.callback(markers.close)
+        cell = Cell(name, directory, log, store, markers, folder, crash)
+        opened.pop_all()
+    return cell
 
 
 def check_positions(name: str, log: Log, store: Store, accept_gap: bool) -> None:
@@ -168,11 +176,11 @@ def check_positions(name: str, log: Log, store: Store, accept_gap: bool) -> None
     store.write_all(facts)
 
 
-def load_graph(store: Store, log: Log, home: HomeRange, snapshot: Path) -> Graph:
+def load_graph(store: Store, log: Log, home: HomeRange, snapshot: Path, stamp: str) -> Graph:
     """The followers at the store's durable position: from the snapshot and the firehose since, or,
     where that does not reach, from every toggle in the store."""
     durable, _ = store.positions()
-    loaded = Graph.load(snapshot) if snapshot.exists() else None
+    loaded = Graph.load(snapshot, stamp) if snapshot.exists() else None
     if loaded is not None:
         graph, positions = loaded
         floors = log.begin_offsets()

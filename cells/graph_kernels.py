@@ -11,8 +11,7 @@ partition. Who may touch what, and when:
 - Kernels that let go of that lock (cells/graph_base.py) take arrays, never addresses.
 
 All signatures are explicit and the compiled code is kept on disk: nothing compiles while serving.
-What these kernels are made of is all in this file, because the compiler's cache notices changes
-of the kernel's own file only.
+Their parts are all in this file: the compiler's cache notices changes of a kernel's own file only.
 """
 
 from __future__ import annotations
@@ -66,6 +65,7 @@ def _array(dtype: Any, dimensions: int = 1, readonly: bool = False) -> Any:
 
 _u64, _u32, _i64, _bool = types.uint64, types.uint32, types.int64, types.boolean
 _table, _head = _array(_i64, 2), _array(_i64)
+_toggle_signature = _i64(_head, _table, _i64, _u64, _u64, _i64, _bool)
 _const_u64, _const_i64 = _array(_u64, readonly=True), _array(_i64, readonly=True)
 
 
@@ -275,7 +275,7 @@ def publish(table: I64s, partition: int, row: I64s) -> None:
         _add_entry(at, author, reader, froms[entry], np.int64(places[entry]), slot)
 
 
-@njit(_i64(_head, _table, _i64, _u64, _u64, _i64, _bool), cache=True)  # type: ignore[untyped-decorator]
+@njit(_toggle_signature, cache=True)  # type: ignore[untyped-decorator]
 def toggle(
     head: I64s, table: I64s, partition: int, author: int, reader: int, offset: int, follows: bool
 ) -> Any:

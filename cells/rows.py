@@ -35,6 +35,7 @@ from engine.ports import Facts, Gap, OutboxEntry, PostRow, Record
 
 VERSION = 1
 _POST = struct.Struct(">BqQqQqII")
+_POST_BYTES, _post_head = _POST.size, _POST.unpack_from  # looked up once: pages live on these
 _OUTBOX = struct.Struct(">Bqq")
 _FOLLOWING = struct.Struct(">BBQ")
 _RELATION = struct.Struct(">BqB")
@@ -99,16 +100,23 @@ def pack_post(row: PostRow) -> bytes:
 
 def unpack_post(value: bytes) -> PostRow:
     """Raises Corruption when version or lengths are wrong."""
-    if len(value) < _POST.size or value[0] != VERSION:
+    if len(value) < _POST_BYTES or value[0] != VERSION:
         _refuse("post", value)
-    _, offset, time_ms, edit_offset, edit_time_ms, delete_offset, size, edit_size = (
-        _POST.unpack_from(value)
+    _, offset, time_ms, edit_offset, edit_time_ms, delete_offset, size, edit_size = _post_head(
+        value
     )
-    middle = _POST.size + size
+    middle = _POST_BYTES + size
     if middle + edit_size != len(value):
         _refuse("post", value)
-    frame, edit_frame = value[_POST.size : middle], value[middle:]
-    return PostRow(offset, time_ms, frame, edit_offset, edit_time_ms, edit_frame, delete_offset)
+    return PostRow(
+        offset,
+        time_ms,
+        value[_POST_BYTES:middle],
+        edit_offset,
+        edit_time_ms,
+        value[middle:],
+        delete_offset,
+    )
 
 
 def post_keys(facts: Facts) -> list[bytes]:

@@ -114,13 +114,13 @@ class EmbeddedStore(StoreReads):
     def write_all(self, facts: Facts) -> None:
         """Rows, inbox keys and positions as one atomic, synced write (small batches)."""
         with self._writing:
-            batch = WriteBatch(raw_mode=True)
-            for _ in self._writer.put_rows(batch, facts):
+            self._writer.take()  # of a call that failed half-way
+            for _ in self._writer.put_rows(facts):
                 time.sleep(0)  # building a batch holds the GIL: let readers in
-            for _ in self._writer.put_inbox(batch, facts.inbox):
+            for _ in self._writer.put_inbox(facts.inbox):
                 time.sleep(0)
-            self._writer.put_positions(batch, facts.positions)
-            self._write(batch, "write a batch")
+            self._writer.put_positions(facts.positions)
+            self._write(self._writer.take(), "write a batch")
             self._keys_written += len(facts.inbox)
 
     def write_rows(self, facts: Facts) -> None:
@@ -129,11 +129,11 @@ class EmbeddedStore(StoreReads):
         In slices, not atomic: nothing names these rows before step 2 or covers them before step 3.
         """
         with self._writing:
-            batch = WriteBatch(raw_mode=True)
-            for _ in self._writer.put_rows(batch, facts):
-                self._append(batch, "write rows")
+            self._writer.take()
+            for _ in self._writer.put_rows(facts):
+                self._append(self._writer.take(), "write rows")
                 time.sleep(0)
-            self._write(batch, "write rows")
+            self._write(self._writer.take(), "write rows")
 
     def write_inbox(self, keys: Keys) -> None:
         """Step 2: inbox keys, u8 (n, 24), strictly ascending; durable on return.
@@ -144,9 +144,9 @@ class EmbeddedStore(StoreReads):
             if len(keys) >= limits.RUN_KEYS_MIN:
                 self._adopt_run(keys)
             elif len(keys):
-                batch = WriteBatch(raw_mode=True)
-                for _ in self._writer.put_inbox(batch, keys):
-                    self._append(batch, "write inbox keys")
+                self._writer.take()
+                for _ in self._writer.put_inbox(keys):
+                    self._append(self._writer.take(), "write inbox keys")
                     time.sleep(0)
                 self._sync("write inbox keys")
             self._keys_written += len(keys)
@@ -154,12 +154,12 @@ class EmbeddedStore(StoreReads):
     def write_positions(self, positions: Mapping[int, tuple[int, int]]) -> None:
         """Step 3: partition -> (next offset, time ms), synced."""
         with self._writing:
-            batch = WriteBatch(raw_mode=True)
-            self._writer.put_positions(batch, positions)
-            self._write(batch, "write positions")
+            self._writer.take()
+            self._writer.put_positions(positions)
+            self._write(self._writer.take(), "write positions")
 
     def _append(self, batch: WriteBatch, what: str) -> None:
-        """Write `batch` to log and memory, not yet synced; it is empty then."""
+        """Write `batch` to log and memory, not yet synced; it cannot be used again."""
         if not len(batch):
             return
         self._bytes_written += batch.size_in_bytes()

@@ -33,41 +33,51 @@ Get = Callable[[str, Sequence[bytes]], list[bytes | None]]
 
 
 class FactsWriter:
-    """Fills write batches. `get(table, keys)` reads what is stored now."""
+    """Fills `batch`; one thread at a time. `get(table, keys)` reads what is stored now."""
 
     def __init__(self, handles: Mapping[str, ColumnFamily], get: Get, partitions: int) -> None:
         self._handles = handles
         self._get = get
         self._partitions = partitions
+        self.batch = WriteBatch(raw_mode=True)
 
-    def put_rows(self, batch: WriteBatch, facts: Facts) -> Iterator[None]:
+    def take(self) -> WriteBatch:
+        """What was put so far; the next puts go to a new batch."""
+        taken, self.batch = self.batch, WriteBatch(raw_mode=True)
+        return taken
+
+    def put_rows(self, facts: Facts) -> Iterator[None]:
         """Put all rows of `facts`; comes up for air after each slice."""
-        put = batch.put
         if facts.posts or facts.edits or facts.deletes:
-            post, outbox = self._handles["post"], self._handles["outbox"]
-            keys = rows.post_keys(facts)
-            merged = rows.merge_posts(facts, keys, self._get("post", keys))
-            for count, (key, row) in enumerate(merged.items()):
+            yield from self._put_posts(facts)
+        if facts.toggles:
+            for start in range(0, len(facts.toggles), limits.PUT_SLICE_KEYS):
+                self._put_toggles(facts.toggles[start : start + limits.PUT_SLICE_KEYS])
+                yield
+        if facts.relations:
+            self._put_relations(facts.relations)
+        for record, cause in facts.quarantined:
+            key = place_key(record.partition, record.offset)
+            self.batch.put(key, rows.pack_quarantined(record, cause), self._handles["quarantine"])
+        if facts.gaps:
+            self._put_gaps(facts)
+
+    def _put_posts(self, facts: Facts) -> Iterator[None]:
+        post, outbox = self._handles["post"], self._handles["outbox"]
+        keys = rows.post_keys(facts)
+        merged = list(rows.merge_posts(facts, keys, self._get("post", keys)).items())
+        for start in range(0, len(merged), limits.PUT_SLICE_KEYS):
+            put = self.batch.put
+            for key, row in merged[start : start + limits.PUT_SLICE_KEYS]:
                 put(key, rows.pack_post(row), post)
                 if row.offset >= 0:
                     post_id, author = parse_post_key(key)
                     put(outbox_key(author, post_id), rows.pack_outbox(row), outbox)
-                if count % limits.PUT_SLICE_KEYS == limits.PUT_SLICE_KEYS - 1:
-                    yield
-        if facts.toggles:
-            for start in range(0, len(facts.toggles), limits.PUT_SLICE_KEYS):
-                self._put_toggles(put, facts.toggles[start : start + limits.PUT_SLICE_KEYS])
-                yield
-        if facts.relations:
-            self._put_relations(put, facts.relations)
-        for record, cause in facts.quarantined:
-            key = place_key(record.partition, record.offset)
-            put(key, rows.pack_quarantined(record, cause), self._handles["quarantine"])
-        if facts.gaps:
-            self._put_gaps(put, facts)
+            yield
 
-    def _put_toggles(self, put: Any, toggles: list[tuple[int, int, int, int, bool, int]]) -> None:
+    def _put_toggles(self, toggles: list[tuple[int, int, int, int, bool, int]]) -> None:
         """Two rows per toggle. Imports write millions: every call here counts."""
+        put = self.batch.put
         toggle, following = self._handles["toggle"], self._handles["following"]
         by_partition, by_reader, value = toggle_key, following_key, rows.pack_following
         yes, no = rows.FOLLOWS, rows.FOLLOWS_NOT
@@ -75,7 +85,7 @@ class FactsWriter:
             put(by_partition(partition, author, reader, offset), yes if follows else no, toggle)
             put(by_reader(reader, author, offset), value(follows, floor), following)
 
-    def _put_relations(self, put: Any, relations: list[tuple[int, int, int, int, bool]]) -> None:
+    def _put_relations(self, relations: list[tuple[int, int, int, int, bool]]) -> None:
         """The highest offset wins, against this batch's others and what is stored."""
         newest: dict[bytes, tuple[int, bool]] = {}
         for owner, relation, other, offset, on in relations:
@@ -85,9 +95,9 @@ class FactsWriter:
         stored = self._get("relation", list(newest))
         for (key, (offset, on)), value in zip(newest.items(), stored, strict=True):
             if value is None or rows.unpack_relation(value)[0] < offset:
-                put(key, rows.pack_relation(offset, on), self._handles["relation"])
+                self.batch.put(key, rows.pack_relation(offset, on), self._handles["relation"])
 
-    def _put_gaps(self, put: Any, facts: Facts) -> None:
+    def _put_gaps(self, facts: Facts) -> None:
         """Of gaps that begin at one place the longest is kept."""
         by_place: dict[bytes, list[Any]] = {}
         for gap in facts.gaps:
@@ -97,20 +107,21 @@ class FactsWriter:
         ):
             if value is not None:
                 gaps.append(rows.unpack_gap(key, value))
-            put(key, rows.pack_gap(rows.widest_gap(gaps)), self._handles["gap"])
+            self.batch.put(key, rows.pack_gap(rows.widest_gap(gaps)), self._handles["gap"])
 
-    def put_inbox(self, batch: WriteBatch, keys: Keys) -> Iterator[None]:
+    def put_inbox(self, keys: Keys) -> Iterator[None]:
         """Put inbox keys, u8 (n, 24); comes up for air after each slice."""
-        put, inbox, empty = batch.put, self._handles["inbox"], b""
+        inbox, empty = self._handles["inbox"], b""
         for start in range(0, len(keys), limits.PUT_SLICE_KEYS):
+            put = self.batch.put
             part = np.ascontiguousarray(keys[start : start + limits.PUT_SLICE_KEYS])
             for key in part.view(f"V{INBOX_KEY_BYTES}").ravel().tolist():
                 put(key, empty, inbox)
             yield
 
-    def put_positions(self, batch: WriteBatch, positions: Mapping[int, tuple[int, int]]) -> None:
+    def put_positions(self, positions: Mapping[int, tuple[int, int]]) -> None:
         """Put partition -> (next offset, time ms)."""
         for partition, (next_offset, time_ms) in positions.items():
             invariant(0 <= partition < self._partitions, f"there is no partition {partition}")
             value = rows.pack_position(next_offset, time_ms)
-            batch.put(partition_prefix(partition), value, self._handles["position"])
+            self.batch.put(partition_prefix(partition), value, self._handles["position"])

@@ -132,10 +132,10 @@ STORE_LOG_FILES = 4  # of RocksDB's own diary
 OPEN_NAP_MS = 50  # how often an opener looks for the predecessor's lock
 SCAN_TRIES_MAX = 3  # a scan that writers overtook at the very end of a table is read again
 TOGGLE_CHUNK_ROWS = 8_192  # of one array of a partition's toggles: some 4 ms of the GIL
-POST_READ_KEYS_MAX = 10_000  # post rows of one multi-get
 
 # --- markers -------------------------------------------------------------------------------------
 MARKERS_MAP_BYTES = 64 * 1024 * 1024 * 1024  # sparse; a marker costs some 40 bytes
+MARKERS_READERS_MAX = 510  # threads that look up a marker at the same moment
 
 # --- processes and HTTP --------------------------------------------------------------------------
 HTTP_PORT_DEFAULT = 8080

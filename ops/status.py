@@ -7,7 +7,9 @@ from typing import Any
 
 import typer
 
-from ops.options import Config, Json, Url, emit, settings_of
+from ops.options import Config, Json, Url, emit, printable, say, settings_of
+
+_PLACES = ("applied", "durable", "end")
 
 
 def register(app: typer.Typer) -> None:
@@ -40,25 +42,39 @@ def status(config: Config = None, url: Url = None, json_wanted: Json = False) ->
         title = f"{process['role']} {process['name']}"
         since = f"process {process['pid']}, since {process['started']}"
         typer.echo(f"{title:<16} {process['url']:<28} {since}")
-    _show(document, 0)
+    _show_firehose(document.get("firehose") or {})
+    for cell in document.get("cells") or []:
+        _show_cell(cell)
+    for missing in document.get("missing") or []:
+        say(f"cell {missing.get('cell')} does not answer: {missing.get('cause')}")
 
 
-def _holds(value: Any) -> bool:
-    return isinstance(value, dict | list)
+def _show_firehose(firehose: dict[str, Any]) -> None:
+    """Events that are kept, over all partitions; --json has each partition's."""
+    begin, end = total(firehose.get("begin")), total(firehose.get("end"))
+    typer.echo(
+        f"{'firehose':<16} {end - begin:,} events kept of {end:,},"
+        f" {firehose.get('partitions')} partitions, {firehose.get('identity')}"
+    )
 
 
-def _show(value: Any, depth: int) -> None:
-    """A document as indented lines: scalars as `name  value`, short lists on one line."""
-    blank = "  " * depth
-    items = value.items() if isinstance(value, dict) else ((str(n), v) for n, v in enumerate(value))
-    for name, member in items:
-        if isinstance(member, dict) and member and all(key.isdigit() for key in member):
-            member = [f"{key}:{scalar}" for key, scalar in member.items()]
-        nested = isinstance(member, dict) or (isinstance(member, list) and any(map(_holds, member)))
-        if nested and member:
-            typer.echo(f"{blank}{name}")
-            _show(member, depth + 1)
-        elif isinstance(member, list):
-            typer.echo(f"{blank}{name}  {' '.join(str(m) for m in member) or '-'}")
-        else:
-            typer.echo(f"{blank}{name}  {member}")
+def _show_cell(cell: dict[str, Any]) -> None:
+    """One cell: a line of state and lag, a line of positions, a line per gap."""
+    title = f"cell {cell.get('name')}"
+    state = "ready" if cell.get("ready") else f"not ready: {cell.get('reason')}"
+    trouble = f", trouble: {cell['trouble']}" if cell.get("trouble") else ""
+    lag = f"{cell.get('lag_events', 0):,} events, {cell.get('lag_seconds') or 0:.1f} s behind"
+    typer.echo(f"{title:<16} {state}{trouble}, {lag}")
+    places = ", ".join(f"{name} {total(cell.get(name)):,}" for name in _PLACES)
+    rates = cell.get("rates") or {}
+    speed = ", ".join(f"{name.replace('_', ' ')} {rate:,.0f}" for name, rate in rates.items())
+    typer.echo(f"{'':<16} {places}; {speed}")
+    for gap in cell.get("gaps") or []:
+        typer.echo(f"{'':<16} gap: {printable(' '.join(f'{k} {v}' for k, v in gap.items()))}")
+    if "days_until_disk_full" in cell:
+        typer.echo(f"{'':<16} {cell['days_until_disk_full']} days until the disk is full")
+
+
+def total(vector: Any) -> int:
+    """The sum of a vector of positions; 0 for none."""
+    return sum(vector.values()) if isinstance(vector, dict) else 0

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from bench.churn import Timed
+from bench.churn import START_MS, Timed
 from bench.oracle import Oracle
 from cells.cell import Cell, open_cell
 from cells.settings import Settings, load_settings
@@ -50,7 +50,7 @@ class World:
         self, folder: Path, shares: dict[str, float] | None = None, partitions: int = PARTITIONS
     ) -> None:
         self.settings = make_settings(folder, shares or {"c1": 1}, partitions)
-        self.clock = Clock()
+        self.clock = Clock(START_MS)
         self.log = EmbeddedLog.open(
             self.settings.firehose.folder,
             partitions=partitions,

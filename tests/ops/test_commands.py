@@ -112,11 +112,30 @@ def test_dashboard_walks_pages(gateway: FakeGateway, capsys: pytest.CaptureFixtu
 
 
 def test_status(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
-    gateway.answers["/v1/admin/status"] = (200, {"cells": [{"cell": "c1", "lag_events": 3}]})
+    cell = {
+        "name": "c1",
+        "ready": True,
+        "applied": {"0": 5, "1": 6},
+        "end": {"0": 7, "1": 7},
+        "lag_events": 3,
+        "lag_seconds": 1.25,
+        "gaps": [{"partition": 1, "cause": "lost"}],
+        "rates": {"events_per_second": 12.0},
+    }
+    document = {
+        "cells": [cell],
+        "missing": [{"cell": "c2", "cause": "away"}],
+        "firehose": {"begin": {"0": 1}, "end": {"0": 7, "1": 7}, "partitions": 2},
+    }
+    gateway.answers["/v1/admin/status"] = (200, document)
     assert main(["status"]) == 0
-    assert "lag_events  3" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    for part in ("3 events, 1.2 s behind", "applied 11", "end 14", "13 events kept of 14",
+                 "gap: partition 1 cause lost", "events per second 12"):  # fmt: skip
+        assert part in shown.out
+    assert shown.err == "cell c2 does not answer: away\n"
     assert main(["status", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["cells"][0]["cell"] == "c1"
+    assert json.loads(capsys.readouterr().out) == document
 
 
 def test_publish_a_file(

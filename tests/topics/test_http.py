@@ -159,7 +159,8 @@ def test_bodies_share_a_budget():
 # --- bodies on a socket ---
 
 
-def test_a_declared_body_that_is_too_large_is_refused_before_it_is_sent():
+def test_a_declared_body_that_is_too_large_is_refused_before_it_is_sent(monkeypatch):
+    monkeypatch.setattr("topics.http_body.HTTP_LINGER_S", 0.2)
     world = Deployment()
     with live(world.app) as port:
         head = b"POST /v1/events HTTP/1.1\r\n" + HEAD
@@ -171,7 +172,8 @@ def test_a_declared_body_that_is_too_large_is_refused_before_it_is_sent():
     assert b"application/problem+json" in answer
 
 
-def test_expect_100_is_not_encouraged_for_a_body_that_is_too_large():
+def test_expect_100_is_not_encouraged_for_a_body_that_is_too_large(monkeypatch):
+    monkeypatch.setattr("topics.http_body.HTTP_LINGER_S", 0.2)
     with live(Deployment().app) as port:
         head = b"POST /v1/events HTTP/1.1\r\nExpect: 100-continue\r\n" + HEAD
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:

@@ -1,0 +1,141 @@
+"""Read markers on LMDB: born in the cell, so a database of their own, synced before answered (I7).
+
+Key: the reader, u64 big-endian. Value: version byte 1, then the newest seen post id, u64
+big-endian. Advancing is a maximum, so devices may report in any order.
+
+Any number of threads may call at once. Those that advance together share one synced commit: each
+leaves its wish in the waiting batch, and the first to get the commit lock writes them all.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+import threading
+from pathlib import Path
+from typing import Self
+
+import lmdb
+
+from engine.errors import Corruption, DiskFull, FirecellError, Precondition, Unavailable
+from engine.limits import MARKERS_MAP_BYTES, MARKERS_READERS_MAX
+
+VERSION = 1
+_KEY = struct.Struct(">Q")
+_VALUE = struct.Struct(">BQ")
+
+
+class _Batch:
+    """Wishes that share a commit, and what came of them."""
+
+    def __init__(self) -> None:
+        self.wishes: dict[int, int] = {}
+        self.in_force: dict[int, int] = {}
+        self.fault: FirecellError | None = None
+        self.done = False
+
+
+class EmbeddedMarkers:
+    """`engine.ports.Markers` on LMDB. Use `EmbeddedMarkers.open`."""
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        """Over an open environment; `open` makes one."""
+        self._environment: lmdb.Environment | None = environment
+        self._waiting = _Batch()
+        self._waiting_lock = threading.Lock()
+        self._commit_lock = threading.Lock()
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The markers in `folder`, made when there are none. Raises Corruption, DiskFull,
+        Unavailable."""
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            environment = lmdb.open(
+                str(folder),
+                map_size=MARKERS_MAP_BYTES,
+                max_readers=MARKERS_READERS_MAX,
+                metasync=True,
+                sync=True,
+                max_dbs=0,
+            )
+        except (lmdb.Error, OSError) as error:
+            raise _translate(error, f"open the markers in {folder}") from error
+        return cls(environment)
+
+    def get(self, reader: int) -> int | None:
+        """The marker in force, a post id; None when nothing was marked yet."""
+        try:
+            with self._opened().begin(buffers=False) as transaction:
+                value = transaction.get(_KEY.pack(reader))
+        except lmdb.Error as error:
+            raise _translate(error, "read a marker") from error
+        return None if value is None else _unpack(value)
+
+    def advance(self, reader: int, post: int) -> int:
+        """Move forward only; the marker in force, durable on return. Raises DiskFull,
+        Unavailable, Corruption: then nothing was promised, and trying again is safe."""
+        with self._waiting_lock:
+            batch = self._waiting
+            batch.wishes[reader] = max(post, batch.wishes.get(reader, 0))
+        with self._commit_lock:
+            if not batch.done:
+                with self._waiting_lock:
+                    self._waiting = _Batch()  # `batch` is closed: nobody adds to it now
+                self._commit(batch)
+        if batch.fault is not None:
+            raise batch.fault
+        return batch.in_force[reader]
+
+    def _commit(self, batch: _Batch) -> None:
+        try:
+            with self._opened().begin(write=True) as transaction:
+                for reader, post in batch.wishes.items():
+                    key = _KEY.pack(reader)
+                    value = transaction.get(key)
+                    before = -1 if value is None else _unpack(value)
+                    if post > before:
+                        transaction.put(key, _VALUE.pack(VERSION, post))
+                    batch.in_force[reader] = max(before, post)
+        except lmdb.Error as error:
+            batch.fault = _translate(error, "write markers")
+        except FirecellError as error:
+            batch.fault = error
+        finally:
+            batch.done = True
+
+    def _opened(self) -> lmdb.Environment:
+        if self._environment is None:
+            raise Unavailable("the markers are closed")
+        return self._environment
+
+    def close(self) -> None:
+        """Give the environment back, after a running commit. Idempotent."""
+        with self._commit_lock:
+            environment, self._environment = self._environment, None
+            if environment is not None:
+                environment.close()
+
+
+def _unpack(value: bytes) -> int:
+    if len(value) != _VALUE.size or value[0] != VERSION:
+        raise Corruption(
+            f"a marker of {len(value)} bytes is not of version {VERSION}: use the software that"
+            " wrote it, or restore the markers' folder"
+        )
+    post: int = _VALUE.unpack(value)[1]
+    return post
+
+
+def _translate(error: Exception, what: str) -> FirecellError:
+    """Our error for one of LMDB's or the operating system's."""
+    text = str(error)
+    number = error.errno if isinstance(error, OSError) else None
+    full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
+    if full or isinstance(error, lmdb.MapFullError | lmdb.DiskError):
+        return DiskFull(f"the disk is full: could not {what}. Free some space and try again")
+    if isinstance(error, lmdb.CorruptedError | lmdb.InvalidError | lmdb.PageNotFoundError):
+        return Corruption(f"could not {what}: the files are damaged ({text}); restore the folder")
+    if isinstance(error, lmdb.VersionMismatchError):
+        return Precondition(f"could not {what}: another version of LMDB wrote it ({text})")
+    return Unavailable(f"could not {what}: {text}; try again")

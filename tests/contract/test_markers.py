@@ -1,0 +1,93 @@
+"""The contract of the port `Markers`: every backend passes the same tests."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cells.markers import EmbeddedMarkers
+from engine.limits import POST_ID_MAX, U64_MAX
+from engine.ports import Markers
+
+BACKENDS = ["embedded"]
+Opens = Callable[[], Markers]
+
+
+@pytest.fixture(params=BACKENDS)
+def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opens]:
+    opened: list[Markers] = []
+
+    def embedded() -> Markers:
+        for markers in opened:
+            markers.close()
+        opened.append(EmbeddedMarkers.open(tmp_path / "markers"))
+        return opened[-1]
+
+    yield {"embedded": embedded}[request.param]
+    for markers in opened:
+        markers.close()
+
+
+@pytest.fixture
+def markers(opens: Opens) -> Markers:
+    return opens()
+
+
+def test_unknown_reader_has_no_marker(markers: Markers) -> None:
+    assert markers.get(1) is None
+
+
+def test_markers_only_grow(markers: Markers) -> None:
+    assert markers.advance(1, 50) == 50
+    assert markers.advance(1, 40) == 50
+    assert markers.advance(1, 50) == 50
+    assert markers.advance(1, 60) == 60
+    assert markers.get(1) == 60
+    assert markers.get(2) is None
+
+
+def test_edges_of_ids(markers: Markers) -> None:
+    assert markers.advance(U64_MAX, POST_ID_MAX) == POST_ID_MAX
+    assert markers.advance(0, 0) == 0
+    assert markers.get(0) == 0 and markers.get(U64_MAX) == POST_ID_MAX
+
+
+def test_markers_survive_restart(opens: Opens) -> None:
+    assert opens().advance(7, 99) == 99
+    again = opens()
+    assert again.get(7) == 99
+    assert again.advance(7, 98) == 99
+
+
+def test_devices_at_once_agree_on_the_newest(markers: Markers) -> None:
+    seen: list[tuple[int, int, int]] = []
+    failures: list[BaseException] = []
+
+    def device(seed: int) -> None:
+        dice = random.Random(seed)
+        try:
+            for _ in range(60):
+                reader, post = dice.randrange(5), dice.randrange(1_000)
+                seen.append((reader, post, markers.advance(reader, post)))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=device, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    for reader, post, in_force in seen:
+        assert post <= in_force <= (markers.get(reader) or 0)
+    for reader in range(5):
+        assert markers.get(reader) == max(post for r, post, _ in seen if r == reader)
+
+
+def test_close_is_idempotent(markers: Markers) -> None:
+    markers.close()
+    markers.close()
