@@ -80,6 +80,11 @@ class Cell:
         )
 
     def _save_graph(self, positions: list[int]) -> None:
+        """Keep the graph, unless it holds toggles that `positions` does not cover: a batch in hand,
+        or what a crash left behind. Loaded at these positions, it would be ahead of its store."""
+        ends = zip(self.graph.end, positions, strict=True)
+        if any(end > position for end, position in ends):
+            return
         self.graph.save(self._snapshot, positions, self._stamp)
 
     def close(self, deadline_s: float = limits.DRAIN_S) -> bool:

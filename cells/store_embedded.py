@@ -29,7 +29,7 @@ from cells.rocks import FAMILIES, open_rocks, translate
 from cells.store_reads import StoreReads
 from cells.store_writes import FactsWriter
 from engine import limits
-from engine.errors import Conflict, Misconfigured, Unavailable
+from engine.errors import Conflict, Misconfigured, Precondition, Unavailable
 from engine.homing import HomeRange
 from engine.keys import Keys
 from engine.ports import Facts
@@ -93,7 +93,8 @@ class EmbeddedStore(StoreReads):
         if value is None:
             if self._read_only:
                 raise Misconfigured(f"{self.folder} holds no cell yet: start the cell once")
-            batch = WriteBatch(raw_mode=True)
+            self._begin()
+            batch = self._writer.take()
             batch.put(_META_KEY, rows.pack_meta(wanted), self._handles["meta"])
             self._write(batch, "begin a store")
             return
@@ -114,7 +115,7 @@ class EmbeddedStore(StoreReads):
     def write_all(self, facts: Facts) -> None:
         """Rows, inbox keys and positions as one atomic, synced write (small batches)."""
         with self._writing:
-            self._writer.take()  # of a call that failed half-way
+            self._begin()
             for _ in self._writer.put_rows(facts):
                 time.sleep(0)  # building a batch holds the GIL: let readers in
             for _ in self._writer.put_inbox(facts.inbox):
@@ -129,7 +130,7 @@ class EmbeddedStore(StoreReads):
         In slices, not atomic: nothing names these rows before step 2 or covers them before step 3.
         """
         with self._writing:
-            self._writer.take()
+            self._begin()
             for _ in self._writer.put_rows(facts):
                 self._append(self._writer.take(), "write rows")
                 time.sleep(0)
@@ -141,10 +142,10 @@ class EmbeddedStore(StoreReads):
         RUN_KEYS_MIN keys or more are adopted as a sorted run, fewer are put.
         """
         with self._writing:
+            self._begin()
             if len(keys) >= limits.RUN_KEYS_MIN:
                 self._adopt_run(keys)
             elif len(keys):
-                self._writer.take()
                 for _ in self._writer.put_inbox(keys):
                     self._append(self._writer.take(), "write inbox keys")
                     time.sleep(0)
@@ -154,9 +155,17 @@ class EmbeddedStore(StoreReads):
     def write_positions(self, positions: Mapping[int, tuple[int, int]]) -> None:
         """Step 3: partition -> (next offset, time ms), synced."""
         with self._writing:
-            self._writer.take()
+            self._begin()
             self._writer.put_positions(positions)
             self._write(self._writer.take(), "write positions")
+
+    def _begin(self) -> None:
+        """Begin a write; drops what a call that failed half-way has left in the batch."""
+        if self._closed:
+            raise Unavailable("the store is closed")
+        if self._read_only:
+            raise Precondition(f"{self.folder} was opened for reading only")
+        self._writer.take()
 
     def _append(self, batch: WriteBatch, what: str) -> None:
         """Write `batch` to log and memory, not yet synced; it cannot be used again."""

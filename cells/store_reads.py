@@ -70,6 +70,23 @@ class StoreReads:
         the newest), at most `limit`. Raises Unavailable, Corruption."""
         prefix = user_prefix(reader)
         start = before + b"\x00" if before else prefix
+        size = limits.INBOX_SLICE_KEYS
+        if limit <= size:
+            return self._slice(prefix, start, limit)
+        parts = []
+        while limit > 0:
+            taken = self._slice(prefix, start, min(limit, size))
+            parts.append(taken)
+            if len(taken) < min(limit, size) * INBOX_KEY_BYTES:
+                break
+            start = taken[-INBOX_KEY_BYTES:] + b"\x00"
+            limit -= size
+            size *= 4
+        return b"".join(parts)
+
+    def _slice(self, prefix: bytes, start: bytes, limit: int) -> bytes:
+        """Keys from `start` on that begin with `prefix`, at most `limit`. Without an upper bound:
+        it costs more to tell RocksDB about it than to read a few keys too many."""
         try:
             raw = b"".join(islice(self._inbox.keys(from_key=start), limit))
         except Exception as error:

@@ -131,6 +131,7 @@ LEVEL0_WAIT_MS_MAX = 60_000  # then the batch fails with Unavailable and is trie
 STORE_LOG_FILES = 4  # of RocksDB's own diary
 OPEN_NAP_MS = 50  # how often an opener looks for the predecessor's lock
 SCAN_TRIES_MAX = 3  # a scan that writers overtook at the very end of a table is read again
+INBOX_SLICE_KEYS = 128  # read at once without looking whose they are; longer reads go on in steps
 TOGGLE_CHUNK_ROWS = 8_192  # of one array of a partition's toggles: some 4 ms of the GIL
 
 # --- markers -------------------------------------------------------------------------------------

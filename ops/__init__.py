@@ -6,6 +6,7 @@
 | app | which commands there are, and their errors as exit codes |
 | options | options and output that commands share |
 | client | finds a running gateway and talks to it |
+| local | publishing and reading with no process running: the stores opened here |
 | up, up_run, supervisor | all processes of this machine: started, watched, restarted, drained |
 | children | dying with the parent: what a child of the supervisor does first |
 | gateway, cell | one process of each kind |

@@ -10,6 +10,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import typer
 from cells.settings_schema import CELL_FIELDS, FIELDS
 from engine import errors, limits
 from engine.errors import FirecellError
-from ops.main import build_app
+from ops.app import build_app
 from topics.http_routes import ROUTES, Route
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,7 +29,9 @@ DOCUMENTS = tuple(
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 )
 BENCHES = ("demo", "bench fanout", "bench reads")  # commands that are programs of their own
-_TYPES = {"integer": "N", "integer range": "N", "float": "X", "path": "FILE", "text": "TEXT"}
+_SHARED_BY = 4  # an option that so many commands have is told once
+_TYPES = {"integer": "N", "integer range": "N", "float": "X", "path": "FILE"}
+_PYTHON_TYPES = {int: "N", float: "X", Path: "FILE"}  # where typer no longer stands on click
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
@@ -110,13 +113,24 @@ def _command(name: str, command: Any) -> str:
     usage = ["firecell", name, *(_argument(p) for p in arguments(command)), "[OPTIONS]"]
     lines = [f"### {name}", "", f"`{' '.join(usage)}`", "", _joined(text), ""]
     rows = [(f"`{_argument(p)}`", p.help) for p in arguments(command)]
-    rows += [(f"`{_option(p)}`", _meaning(p)) for p in options(command)]
+    shared = [_option(p) for p in options(command) if (p.name, p.help) in _shared()]
+    others = [p for p in options(command) if (p.name, p.help) not in _shared()]
+    rows += [(f"`{_option(p)}`", _meaning(p)) for p in others]
+    if shared:
+        rows.append((", ".join(f"`{option}`" for option in shared), "[as everywhere](#commands)"))
     if rows:
         lines += ["| | |", "| --- | --- |", *(f"| {left} | {right} |" for left, right in rows), ""]
     shown = [line[2:] for line in examples.splitlines() if line.startswith("  ")]
     if shown:
         lines += ["```text", *shown, "```"]
     return "\n".join(lines).rstrip()
+
+
+@cache
+def _shared() -> frozenset[tuple[str, str]]:
+    """(name, help) of the options that most commands share."""
+    every = [(p.name, p.help) for command in commands().values() for p in options(command)]
+    return frozenset(option for option in every if every.count(option) >= _SHARED_BY)
 
 
 def _joined(text: str) -> str:
@@ -132,7 +146,13 @@ def _option(parameter: Any) -> str:
     names = ", ".join(parameter.opts)
     if parameter.is_flag:
         return names
-    return f"{names} {parameter.metavar or _TYPES.get(parameter.type.name, 'TEXT')}"
+    return f"{names} {parameter.metavar or _kind(parameter)}"
+
+
+def _kind(parameter: Any) -> str:
+    if hasattr(parameter, "type"):
+        return _TYPES.get(parameter.type.name, "TEXT")
+    return _PYTHON_TYPES.get(parameter.type_descriptor.annotation, "TEXT")
 
 
 def _meaning(parameter: Any) -> str:

@@ -60,9 +60,28 @@ def test_help_needs_no_environment(tmp_path: Path) -> None:
     assert not (root / ".venv").exists()
 
 
-@pytest.mark.slow
-def test_the_environment_is_made_once_and_made_anew(tmp_path: Path) -> None:
+def quick_python(folder: Path) -> str:
+    """A Python whose `-m venv` leaves out pip, and puts one there that installs nothing: making
+    an environment then takes a moment, and all that `run` decides is as ever."""
+    script = folder / "quick-python"
+    script.write_text(
+        f"""#!/bin/sh
+[ "$1 $2" = "-m venv" ] || exec {sys.executable} "$@"
+{sys.executable} -m venv --without-pip "$3" || exit 1
+for site in "$3"/lib/python3*/site-packages; do
+    mkdir "$site/pip" && echo pass > "$site/pip/__main__.py"
+done
+"""
+    )
+    script.chmod(0o755)
+    return str(script)
+
+
+def test_the_environment_is_made_once_and_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = project(tmp_path)
+    monkeypatch.setenv("FIRECELL_PYTHON", quick_python(tmp_path))
     done = run(root, "firecell", "a b", "c")
     assert (done.returncode, done.stdout) == (0, "main a b c\n"), done.stderr
     assert "making the environment" in done.stderr

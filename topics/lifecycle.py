@@ -32,7 +32,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
-from engine.errors import FirecellError, Precondition
+from engine.errors import FirecellError, Precondition, Unavailable
 from engine.limits import (
     DRAIN_REQUESTS_S,
     DRAIN_S,
@@ -215,6 +215,12 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:  # uvicorn's word for it; its code would read as "precondition" here
+            raise Unavailable("the application did not start; the log says why") from None
 
 
 def _config(app: Any) -> uvicorn.Config:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.churn import Random, churn
+from bench.churn import START_MS, Random, Timed, churn
 from bench.oracle import Oracle, Summary
 from cells.cell import Cell
 from engine import limits
+from engine.events import FOLLOW, UNFOLLOW, Post, Relation
+from engine.ids import make_id
 from engine.keys import parse_inbox_keys, post_key
 from tests.worlds import World, read_all, walk
 
@@ -156,5 +158,27 @@ def test_applying_any_span_again_changes_no_page(seed: int, tmp_path: Path) -> N
         after = [cell.reader.dashboard(user, limit=200) for user in users]
         cell.close()
         assert after == before
+    finally:
+        world.close()
+
+
+def test_a_graph_ahead_of_its_store_is_not_saved(tmp_path: Path) -> None:
+    """Once saved after a crash between plan and rows, it cost a re-follow its backfill."""
+    world = World(tmp_path)
+    try:
+        nine = 9
+        first = [Relation(FOLLOW, 1, nine), Post(nine, make_id(START_MS, 0, 1))]
+        world.append(Timed(START_MS + n, event) for n, event in enumerate(first))
+        cell = world.open()
+        cell.worker.apply(read_all(world.log, cell.worker.next_offsets, 10))
+        again = [Relation(UNFOLLOW, 1, nine), Relation(FOLLOW, 1, nine)]
+        world.append(Timed(START_MS + 10 + n, event) for n, event in enumerate(again))
+        cell.worker.plan(read_all(world.log, cell.worker.next_offsets, 10))
+        cell._save_graph(list(cell.worker.next_offsets))
+        cell.close()
+        cell = world.open()
+        cell.worker.apply(read_all(world.log, cell.worker.next_offsets, 10))
+        assert walk(cell, 1) == [[(make_id(START_MS, 0, 1), nine)]]
+        cell.close()
     finally:
         world.close()

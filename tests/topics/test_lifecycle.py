@@ -24,6 +24,7 @@ from topics.lifecycle import Lifecycle, State, bind, url_of
 
 SERVER = """
 import asyncio, logging, sys, threading, time
+from contextlib import asynccontextmanager
 from pathlib import Path
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
@@ -70,8 +71,14 @@ def stop():
     Path(sys.argv[1], "stopped").write_text("yes")
 
 life.on_stop("flush", stop)
-app = Starlette(routes=[Route("/readyz", ready), Route("/slow", slow), Route("/stream", stream),
-                        Route("/forever", forever)])
+@asynccontextmanager
+async def life_of_app(app):
+    if mode == "no-app":
+        raise RuntimeError("the app is broken")
+    yield
+
+pages = {"/readyz": ready, "/slow": slow, "/stream": stream, "/forever": forever}
+app = Starlette(lifespan=life_of_app, routes=[Route(*page) for page in pages.items()])
 sys.exit(serve(app, life, listener=bind("127.0.0.1", 0), data_folder=Path(sys.argv[1]),
                version="t", start=start))
 """
@@ -195,6 +202,12 @@ def test_a_failed_start_exits_with_its_code(server) -> None:
     code, log = server("refuse").end()
     assert code == 2
     assert "no such thing" in log
+
+
+def test_an_app_that_does_not_start_is_a_failure_not_a_refusal(server) -> None:
+    code, log = server("no-app").end()
+    assert code == 1
+    assert "did not start" in log
 
 
 def test_a_failed_worker_drains_and_exits_1(server, data_folder: Path) -> None:
