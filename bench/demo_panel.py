@@ -83,8 +83,8 @@ def panel(live: Live) -> RenderableType:
     url = live.url
     curls = Text(overflow="fold")
     curls.append("\ntry it, in another terminal:\n", "dim")
-    curls.append(f"  curl -s {url}/v1/users/{live.reader}/dashboard?limit=3\n")
-    curls.append(f"  curl -s {url}/v1/users/{live.star}/followers?limit=5\n")
+    curls.append(f"  curl -s '{url}/v1/users/{live.reader}/dashboard?limit=3'\n")
+    curls.append(f"  curl -s '{url}/v1/users/{live.star}/followers?limit=5'\n")
     curls.append(
         f"  curl -s {url}/v1/events -H 'content-type: application/json' \\\n"
         f'       -d \'{{"type":"post","author":"{live.star}","text":"hello from outside"}}\'\n'

@@ -26,7 +26,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import check, prepare, report
+from bench import check, machine, prepare, report
 from bench.feeder import Feeder
 from bench.measured import Measured, figures, latency_between, step_seconds
 from bench.oracle import Oracle
@@ -148,7 +148,7 @@ def measure(
     cell.pause()
     feeder.post(count, lambda done: talk.progress("posts appended", done, count))
     talk.say(f"{count:,} posts appended; the cell goes on")
-    cpu_seconds, written = cell.cpu_seconds(), cell.written_bytes()
+    cpu_seconds, written, busy = cell.cpu_seconds(), cell.written_bytes(), machine.busy_seconds()
     target = int(before["events_total"]) + count
     looks: list[tuple[float, float]] = []
     topped_up = 0
@@ -175,14 +175,16 @@ def measure(
     after = cell.wait_applied(target, on_look=look)
     if topped_up:
         talk.say(f"{topped_up:,} posts were appended meanwhile: the warm-up was slower")
+    own = cell.cpu_seconds() - cpu_seconds
     return Measured(
         before,
         after,
-        after["at"] - start_at,
-        cell.cpu_seconds() - cpu_seconds,
-        cell.written_bytes() - written,
-        topped_up,
-        looks,
+        seconds=after["at"] - start_at,
+        cpu_seconds=own,
+        written_bytes=cell.written_bytes() - written,
+        topped_up_posts=topped_up,
+        other_cpu_seconds=machine.busy_seconds() - busy - own,
+        looks=looks,
     )
 
 
@@ -269,10 +271,14 @@ def main(
     posts: Annotated[int, typer.Option(help="Measure exactly so many; 0: by --seconds.")] = 0,
     warm_posts: Annotated[int, typer.Option(help="Posts before; 0: chosen.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the graph, the posts and the sample.")] = 1,
-    keep: Annotated[Path, typer.Option(help="Where prepared folders are kept.")] = KEEP,
+    keep: Annotated[
+        Path, typer.Option(help="Where prepared folders are kept.", show_default=".cache/bench")
+    ] = KEEP,
     sample: Annotated[str, typer.Option(help="Readers to compare: a number, or all.")] = "1000",
     name: Annotated[str, typer.Option(help="Of the result file; else chosen.")] = "",
-    results: Annotated[Path, typer.Option(help="Folder of result files.")] = report.RESULTS,
+    results: Annotated[
+        Path, typer.Option(help="Folder of result files.", show_default="bench/results")
+    ] = report.RESULTS,
     fresh: Annotated[bool, typer.Option("--fresh", help="Prepare again.")] = False,
     no_latency: Annotated[bool, typer.Option("--no-latency", help="Leave phase 5 out.")] = False,
     latency_seconds: Annotated[float, typer.Option(help="How long phase 5 takes.")] = LATENCY_S,

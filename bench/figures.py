@@ -30,6 +30,7 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 NOTHING = "Not measured yet: `./run firecell bench fanout` and `./run firecell bench reads` do it."
 _BLOCK = re.compile(rf"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+_ALONE = "_one_connection"
 _PAGE = re.compile(r"page_(\d+)_(everybody|deep)")
 
 Document = dict[str, Any]
@@ -105,7 +106,7 @@ def _fanout(document: Document) -> Iterator[Row]:
     if slowest is not None:
         yield "of them in the slowest 10 s", f"{slowest:,.0f}/s"
     latency = document.get("publish_to_inbox_ms")
-    if latency:
+    if latency and latency.get("events", 1):  # percentiles of nothing are no figure
         yield (
             f"publish to inbox at {latency['posts_per_second']:,.0f} posts/s",
             f"p50 {latency['p50']:,.0f} ms, p99 {latency['p99']:,.0f} ms",
@@ -130,10 +131,10 @@ def _fanout(document: Document) -> Iterator[Row]:
 def _start(document: Document) -> Iterator[Row]:
     start = document.get("start")
     if start:
-        own = start.get("own_memory_bytes_per_edge", start["memory_bytes_per_edge"])
+        per_edge = start["memory_bytes_per_edge"]
         yield (
             f"start with {start['edges']:,} follows",
-            f"{start['seconds']:.1f} s; {own:.1f} bytes of memory a follow",
+            f"{start['seconds']:.1f} s; {per_edge:.1f} bytes of memory a follow, all included",
         )
     prepared = document.get("prepare")
     if prepared:
@@ -154,22 +155,23 @@ def _reads(document: Document) -> Iterator[Row]:
     for part, title in (("idle", ""), ("beside_fan_out", ", beside fan-out")):
         measured = document.get(part, {})
         for name, kind in measured.items():
-            if not isinstance(kind, dict):
+            if not isinstance(kind, dict) or name.endswith(_ALONE):
                 continue
-            alone = name.endswith("_one_connection")
-            how = "one connection" if alone else f"{document['connections']} connections"
-            milliseconds = kind["ms"]
-            yield (
-                f"{_page(name)}{title}, {how}",
-                f"{kind['pages_per_second']:,.0f} pages/s, p50 {milliseconds['p50']:.2f} ms,"
-                f" p99 {milliseconds['p99']:.2f} ms",
+            figure = (
+                f"{kind['pages_per_second']:,.0f} pages/s over {document['connections']}"
+                f" connections (p99 {kind['ms']['p99']:.2f} ms)"
             )
+            alone = measured.get(name + _ALONE)
+            if alone:
+                ms = alone["ms"]
+                figure += f"; one at a time p50 {ms['p50']:.2f} ms, p99 {ms['p99']:.2f} ms"
+            yield f"{_page(name)}{title}", figure
         if "inbox_writes_per_second" in measured:
             yield "inbox writes/s meanwhile", f"{measured['inbox_writes_per_second']:,.0f}"
 
 
 def _page(name: str) -> str:
-    match = _PAGE.match(name)
+    match = _PAGE.fullmatch(name)
     if match is None:
         return name
     which = "any reader" if match[2] == "everybody" else "longest inboxes"

@@ -50,6 +50,15 @@ def cpu_seconds(process: int | None = None) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK") if words else 0.0
 
 
+def busy_seconds() -> float:
+    """Seconds that all cores of this machine have worked since it started, whoever for; those that
+    a host took away from it count as well. 0.0 where the kernel does not tell."""
+    words = _read(_PROC / "stat").partition("\n")[0].split()[1:9]
+    idle = (3, 4)  # idle and waiting for a disk
+    ticks = sum(int(word) for place, word in enumerate(words) if place not in idle)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def memory_bytes_max(process: int | None = None) -> int:
     """The most resident memory that a process (default: this one) had so far; 0 when it is gone."""
     if process is None:

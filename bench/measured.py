@@ -23,6 +23,7 @@ class Measured:
     cpu_seconds: float
     written_bytes: int
     topped_up_posts: int
+    other_cpu_seconds: float = 0.0  # of everything on the machine but the cell
     looks: list[tuple[float, float]] = field(default_factory=list)  # (seconds, inbox keys) since
 
     def gained(self, name: str) -> float:
@@ -47,6 +48,7 @@ def figures(measured: Measured) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "mean_fanout": round(keys / max(posts, 1), 2),
         "cpu_seconds": round(measured.cpu_seconds, 2),
+        "other_cpu_seconds": round(measured.other_cpu_seconds, 2),
         "bytes_per_inbox_write": round(measured.written_bytes / max(keys, 1), 2),
         "inbox_writes": int(keys),
         "posts": int(posts),

@@ -152,6 +152,33 @@ def _shown(result: LoadResult, paths: list[str]) -> dict[str, Any]:
     }
 
 
+def cost_of_depth(idle: dict[str, Any]) -> float | None:
+    """How many times page 1 of the same readers page 300 costs, by the rate over one connection;
+    None when nobody has so many posts."""
+    near, far = (idle.get(f"page_{page}_deep_one_connection") for page in (PAGES[0], PAGES[-1]))
+    if near is None or far is None or not far["pages_per_second"]:
+        return None
+    return round(float(near["pages_per_second"] / far["pages_per_second"]), 2)
+
+
+def compact(document: dict[str, Any]) -> dict[str, Any]:
+    """The result for a table: a line for each kind of page."""
+    lines: dict[str, Any] = {}
+    for name, value in document.items():
+        if name not in ("idle", "beside_fan_out"):
+            lines[name] = value
+            continue
+        for kind, found in value.items():
+            lines[f"{name}.{kind}"] = found
+            if isinstance(found, dict):
+                rate, ms = found["pages_per_second"], found["ms"]
+                lines[f"{name}.{kind}"] = (
+                    f"{rate:,.0f}/s, p50 {ms['p50']:.2f} ms, p99 {ms['p99']:.2f} ms"
+                )
+    lines.pop("workload", None)
+    return lines
+
+
 def read_all(
     url: str,
     chosen: dict[str, list[str]],
@@ -163,7 +190,7 @@ def read_all(
     found: dict[str, Any] = {}
     for name, paths in chosen.items():
         for connections in (options.connections, 1):
-            task = Task(url, paths, connections, options.seconds)
+            task = Task(url, paths, connections, options.seconds, min(1.0, options.seconds))
             result = generate(task)
             kind = name if connections > 1 else f"{name}_one_connection"
             found[kind] = _shown(result, paths)
@@ -211,6 +238,7 @@ def run(workload: Workload, keep: Path, options: Options, talk: Talk) -> dict[st
         )
         if options.beside:
             document["beside_fan_out"] = beside(cell, folder, workload, chosen, options, talk)
+    document["page_300_costs_page_1"] = cost_of_depth(document["idle"])
     everything = [*document["idle"].values()]
     everything += [
         value for value in document.get("beside_fan_out", {}).values() if isinstance(value, dict)
@@ -259,10 +287,14 @@ def main(
     largest: Annotated[int, typer.Option(help="As given to bench fanout.")] = LARGEST_FOLLOWERS,
     graph: Annotated[Path | None, typer.Option(help="As given to bench fanout.")] = None,
     seed: Annotated[int, typer.Option(help="As given to bench fanout.")] = 1,
-    keep: Annotated[Path, typer.Option(help="Where the run lies.")] = KEEP,
+    keep: Annotated[
+        Path, typer.Option(help="Where the run lies.", show_default=".cache/bench")
+    ] = KEEP,
     idle_only: Annotated[bool, typer.Option("--idle-only", help="Not beside fan-out.")] = False,
     name: Annotated[str, typer.Option(help="Of the result file.")] = "reads",
-    results: Annotated[Path, typer.Option(help="Folder of result files.")] = report.RESULTS,
+    results: Annotated[
+        Path, typer.Option(help="Folder of result files.", show_default="bench/results")
+    ] = report.RESULTS,
     json_wanted: Annotated[bool, typer.Option("--json", help="The result on stdout.")] = False,
 ) -> None:
     """Dashboard pages per second and their latency: page 1, 20 and 300, idle and beside fan-out.
@@ -283,7 +315,7 @@ def main(
     document = run(workload, keep.absolute(), options, talk)
     document["command"] = " ".join(["python -m bench.reads", *sys.argv[1:]])
     path = report.write_result(name, document, results)
-    report.show(name, document, talk.console)
+    report.show(name, compact(document), talk.console)
     talk.say(f"written to {path}")
     if json_wanted:
         sys.stdout.write(path.read_text(encoding="utf-8"))

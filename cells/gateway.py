@@ -13,7 +13,7 @@ from cells.directory import Directory, load_directory
 from cells.settings import Settings
 from engine.errors import FirecellError
 from engine.limits import RETENTION_EVERY_S, SUCCESSOR_WAIT_S
-from topics.http import own_version
+from engine.version import VERSION
 from topics.http_proxy import CellProxy
 from topics.lifecycle import Lifecycle, bind, log, serve
 from topics.log_embedded import EmbeddedLog, system_clock_ms
@@ -67,7 +67,7 @@ def run_gateway(settings: Settings, *, port: int | None = None) -> int:
         lifecycle,
         listener=listener,
         data_folder=settings.data.folder,
-        version=own_version(),
+        version=VERSION,
         start=start,
     )
 

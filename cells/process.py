@@ -14,7 +14,7 @@ from cells.server import CellServer
 from cells.settings import Settings
 from engine.errors import Unavailable
 from engine.limits import DRAIN_S, PROCESS_WATCH_S, SUCCESSOR_WAIT_S, SWITCH_INTERVAL_S
-from topics.http import own_version
+from engine.version import VERSION
 from topics.lifecycle import Lifecycle, bind, serve
 from topics.runfiles import find
 from topics.security import Guard
@@ -47,7 +47,7 @@ def run_cell(settings: Settings, name: str, *, accept_gap: bool = False) -> int:
         lifecycle,
         listener=listener,
         data_folder=settings.data.folder,
-        version=own_version(),
+        version=VERSION,
         start=start,
     )
 

@@ -12,9 +12,10 @@
 | statistics on | compaction bytes; the cost was not measurable |
 
 rocksdict raises bare `Exception` with RocksDB's status text: `translate` is the only place that
-reads those texts. RocksDB gets over a full disk by itself: it looks for space every 5 s, and then
-the same handle writes again; reads never stop. That was tried for its log, manifest, flush and
-adopted files, and is tested; so a store is never reopened behind its readers' backs.
+reads those texts. RocksDB gets over a full disk by itself: it looks every 5 s, and once as much as
+one write buffer is free the same handle writes again; reads never stop. That was tried for its log,
+manifest, flush and adopted files, and is tested; so a store is never reopened behind its readers'
+backs.
 """
 
 from __future__ import annotations
@@ -144,6 +145,7 @@ def _database_options() -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.create_missing_column_families(True)
+    options.set_write_buffer_size(limits.WRITE_BUFFER_BYTES)  # the unused default family's
     options.set_max_background_jobs(limits.COMPACTION_JOBS)
     options.set_max_subcompactions(limits.COMPACTION_PARTS_MAX)
     options.set_max_open_files(-1)

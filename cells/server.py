@@ -29,7 +29,8 @@ from engine.limits import (
     PAGE_SCAN_KEYS_MAX,
     WORKER_POLL_MS,
 )
-from topics.http import Call, HttpApp, Quick, json_response, own_version, read_json
+from engine.version import VERSION
+from topics.http import Call, HttpApp, Quick, json_response, read_json
 from topics.http_query import cursor, integer, parse_query, position, wants_all
 from topics.http_routes import CELL, routes_of
 from topics.metrics import HttpMetrics
@@ -136,7 +137,7 @@ class CellServer:
         self._waiters: PositionWaiters | None = None
         self._partitions = 0
         self._serving: Pages | None = None
-        metrics = HttpMetrics(CELL, name, own_version(), self._numbers)
+        metrics = HttpMetrics(CELL, name, VERSION, self._numbers)
         handlers = {
             "dashboard": self._dashboard,
             "posts": self._posts,
@@ -248,7 +249,7 @@ class CellServer:
 
     async def _status(self, call: Call) -> Response:
         status = await asyncio.to_thread(self._opened().status)
-        about = {"role": CELL, "version": own_version()}
+        about = {"role": CELL, "version": VERSION}
         return json_response({**about, "cells": [status], "missing": []})
 
     async def _stats(self, call: Call) -> Response:

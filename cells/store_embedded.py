@@ -14,6 +14,7 @@ always written before, or with, the keys that name it (I3).
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
@@ -36,6 +37,7 @@ from engine.ports import Facts
 from engine.runs import write_run
 
 _META_KEY = b"cell"
+_log = logging.getLogger(__name__)
 
 
 class EmbeddedStore(StoreReads):
@@ -282,19 +284,21 @@ class EmbeddedStore(StoreReads):
         return levels[0] + sum(1 for files in levels[1:] if files)
 
     def close(self) -> None:
-        """Sync the log and give the lock back. Idempotent."""
+        """Give the lock back. Idempotent. What was answered is durable already, so a disk that is
+        full does not keep a store from closing. Raises Corruption."""
         with self._writing:
             if self._closed:
                 return
             self._closed = True
-            try:
-                if not self._read_only:
-                    self._rocks.flush_wal(True)
-            except Exception as error:
-                raise translate(error, "close") from error
-            finally:
-                self._handles.clear()  # RocksDB closes with the last handle on it
-                _close_each([*self._tables.values(), self._rocks])
+            self._handles.clear()
+            for handle in [*self._tables.values(), self._rocks]:  # it closes with the last one
+                try:
+                    handle.close()
+                except Exception as error:
+                    fault = translate(error, "flush its memory at the end")
+                    if not isinstance(fault, Unavailable):
+                        raise fault from error
+                    _log.warning("%s", fault)
 
 
 _LEVELS = 7  # RocksDB's default
@@ -316,18 +320,6 @@ def _prepare_folder(folder: Path, runs: Path) -> None:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise translate(error, f"make its folder {folder}") from error
-
-
-def _close_each(handles: list[Rdict]) -> None:
-    """Close all of them; then the first fault, if there was one (the log is synced already)."""
-    faults = []
-    for handle in handles:
-        try:
-            handle.close()
-        except Exception as error:
-            faults.append(translate(error, "close"))
-    if faults:
-        raise faults[0]
 
 
 def _statistics(text: str) -> dict[str, int]:

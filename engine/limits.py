@@ -49,7 +49,7 @@ PUBLISH_QUEUE_ENTRIES_MAX = 100_000  # waiting for the group commit; beyond it p
 PUBLISH_QUEUE_BYTES_MAX = 64 * 1024 * 1024  # and by bytes: 100,000 events of 128 KiB are 12 GiB
 APPEND_BYTES_MAX = 32 * 1024 * 1024  # frames of one append: a fraction of a segment's free quarter
 CHUNK_RECORDS_MAX = 256  # records that share one LMDB value: 2.2x the appends/s of one each
-CHUNK_BYTES_MAX = 64 * 1024  # frames of one chunk (one record may exceed it): a read parses it whole
+CHUNK_BYTES_MAX = 64 * 1024  # frames of one chunk (one record may exceed it): parsed whole
 SEGMENT_BYTES_MIN = 1024 * 1024  # a smaller map has no room for its own tree
 SEGMENTS_OPEN_MAX = 16  # environments one log keeps open: each is a map and two descriptors
 SEGMENT_MOVES_MAX = 1_000  # sealed segments that one append follows before it gives up
@@ -80,7 +80,6 @@ RETRY_MS_MAX = 5_000  # ... up to this
 BACKFILL_POSTS_MAX = 100  # of a follow (DESIGN 2)
 BACKFILL_AGE_MS_MAX = 30 * 24 * 3_600_000
 OUTBOX_SCAN_KEYS = 1_000  # keys of one scan of an outbox; a walk is many bounded scans
-QUARANTINE_FRAME_BYTES_MAX = EVENT_BYTES_MAX
 
 # --- graph ---------------------------------------------------------------------------------------
 GRAPH_OVERLAY_EDGES_MIN = 20_000  # changed edges of one partition before they are merged

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from engine import errors
-from engine.errors import BadInput, FirecellError, Precondition, Unavailable
+from engine.errors import BadInput, FirecellError, Unavailable
 from engine.limits import CLIENT_CONNECT_S, CLIENT_TIMEOUT_S
 from ops.options import settings_of
 from topics import runfiles
@@ -134,10 +134,8 @@ class Client:
 
 
 def connect(config: Path | None, url: str | None) -> Client:
-    """A client of `--url`, FIRECELL_URL, or the gateway that runs on the configured data folder.
-
-    Precondition when none runs: this is the one place where a command learns that.
-    """
+    """A client of `--url`, FIRECELL_URL, the gateway that runs on the configured data folder, or,
+    when none does, of one that runs as long as the command."""
     token = os.environ.get("FIRECELL_TOKEN", "")
     named = url or os.environ.get("FIRECELL_URL", "")
     if named:
@@ -145,8 +143,7 @@ def connect(config: Path | None, url: str | None) -> Client:
     settings = settings_of(config)
     gateways = runfiles.running(settings.data.folder, "gateway")
     if not gateways:
-        raise Precondition(
-            f"no Firecell runs on {settings.data.folder}: start one with `firecell up`, or name"
-            " one with --url"
-        )
+        from ops.local import LocalClient  # it is a Client of this module
+
+        return LocalClient(config, token)
     return Client(gateways[0].url, token)

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 
 import typer
 
+from ops.children import PARENT_VARIABLE, child_environment
+
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -30,6 +32,8 @@ def demo(context: typer.Context) -> None:
 
 def become(module: str, arguments: list[str]) -> None:
     """Replace this process by `python -m MODULE ARGUMENTS`: signals then arrive there."""
+    environment = child_environment(os.environ)  # for a source tree: it finds our packages
+    environment.pop(PARENT_VARIABLE)
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])
+    os.execve(sys.executable, [sys.executable, "-P", "-m", module, *arguments], environment)

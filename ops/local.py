@@ -7,13 +7,14 @@ finds it by its run files. Its log goes where `up` puts it.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 
 from engine.errors import Unavailable
 from engine.limits import DRAIN_S
+from ops.children import child_command, child_environment
 from ops.client import Client
 from ops.options import say
 
@@ -23,11 +24,16 @@ class LocalClient(Client):
 
     def __init__(self, config: Path | None, token: str) -> None:
         say("no Firecell runs here: starting one for this command (`firecell up` keeps one)")
-        command = [sys.executable, "-m", "ops.main", "up", "--json", "--port", "0"]
+        command = [*child_command("up", "--json", "--port", "0")]
         if config is not None:
             command += ["--config", str(config)]
         # A session of its own: Ctrl-C ends the command, and the command ends `up`, in this order.
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            env=child_environment(os.environ),
+            start_new_session=True,
+        )
         line = self._process.stdout.readline() if self._process.stdout is not None else b""
         try:
             url = str(json.loads(line)["url"])

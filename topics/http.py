@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from time import perf_counter
 from typing import Any
 
@@ -22,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from engine.errors import FirecellError, NotFound, invariant
 from engine.limits import FORMAT_VERSION, REQUEST_ID_CHARACTERS_MAX
+from engine.version import VERSION
 from topics.http_body import JSON_TYPE, Body, BodyBudget, Headers, header
 from topics.http_problem import log_failure, problem_response, refused
 from topics.http_query import parse_query
@@ -67,14 +67,6 @@ async def read_json(call: Call, bytes_max: int) -> bytes:
     """The whole body of a route that takes JSON only."""
     call.body.content_type((JSON_TYPE,))
     return await call.body.read(bytes_max)
-
-
-def own_version() -> str:
-    """The installed version; a plain source tree says so."""
-    try:
-        return metadata.version("firecell")
-    except metadata.PackageNotFoundError:
-        return "0+source"
 
 
 @asynccontextmanager
@@ -200,7 +192,7 @@ class HttpApp:
         raise error
 
     def _own_handlers(self) -> dict[str, Handler]:
-        version = own_version()
+        version = VERSION
         schema = msgspec.json.encode(document(self._role, version))
         about = {"name": "firecell", "version": version, "role": self._role}
 

@@ -23,7 +23,8 @@ from engine.limits import (
     MARKER_BODY_BYTES_MAX,
     READY_PROBE_S,
 )
-from topics.http import Call, HttpApp, json_response, own_version, read_json
+from engine.version import VERSION
+from topics.http import Call, HttpApp, json_response, read_json
 from topics.http_body import JSON_TYPE, header
 from topics.http_proxy import CellProxy, passed_on, refusal
 from topics.http_publish import PublishHandlers, Publishing, TakesIds
@@ -75,7 +76,7 @@ class Gateway:
         self._proxy = proxy
         self._not_ready = not_ready
         self._details = details
-        metrics = HttpMetrics(GATEWAY, "", own_version(), stats)
+        metrics = HttpMetrics(GATEWAY, "", VERSION, stats)
         self._publishing = publishing = PublishHandlers(publisher, ids, metrics)
         handlers = {
             "events": publishing.events,
@@ -192,7 +193,7 @@ class Gateway:
         return json_response(
             {
                 "role": GATEWAY,
-                "version": own_version(),
+                "version": VERSION,
                 "directory_version": self._homes.version,
                 **await asyncio.to_thread(self._details),
                 "cells": cells,
