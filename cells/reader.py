@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-from cells.graph import Graph
 
+from cells.graph import Graph
 from cells.relations import RelationsCache
 from engine import limits
 from engine.errors import BadInput, Conflict, Gone, NotFound, WrongCell

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from rocksdict import Checkpoint, CompactOptions, IngestExternalFileOptions, Rdict, WriteBatch
+from rocksdict import Checkpoint, CompactOptions, IngestExternalFileOptions, WriteBatch
 
 from cells import rows
 from cells.rocks import FAMILIES, open_rocks, translate

@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from cells.graph import Graph
 
 from cells.backfill import BatchOutbox
+from cells.graph import Graph
 from engine import fanout, limits
 from engine.codec import decode
 from engine.errors import BadInput, Precondition, Unprocessable
@@ -162,8 +162,8 @@ class Worker:
         facts = batch.facts
         make_durable(self._store, facts, self.crash, self.counts.seconds)
         if self._cache is not None:
-            changed = (*facts.posts, *facts.edits, *facts.deletes)
-            self._cache.changed([fact[0] for fact in changed])
+            posts, edits = (fact[0] for fact in facts.posts), (fact[0] for fact in facts.edits)
+            self._cache.changed([*posts, *edits, *(fact[0] for fact in facts.deletes)])
         for owner, _, _, _, _ in facts.relations:
             self._forget_relations(owner)
         for partition, (offset, time_ms) in facts.positions.items():

@@ -16,6 +16,7 @@
 | timeline | the *visible* rule, backfill, cursors |
 | markers | the one rule of read markers |
 | ports | what the core asks of the world: log, store, cache, markers |
+| version | the version of Firecell |
 
 Not here: anything that waits, reads or writes. Everything may run in any thread; the numba kernels
 of `fanout` and `runs` release the GIL. May import: nothing of ours.

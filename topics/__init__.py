@@ -13,7 +13,8 @@
 | locks | file locks that die with their process; small files written whole or not at all |
 | nodes | which node number this process makes post ids with, and the ids |
 | publish | event -> id -> partition -> one synced commit shared by all who wait |
-| server, http_publish, http_proxy | the gateway: publishing, and everybody's one address |
+| server, http_publish | the gateway: publishing, and everybody's one address |
+| http_proxy, http_client | the gateway's way to its cells |
 | http, http_routes, openapi | HTTP for gateway and cells, by one table of routes |
 | http_body, http_bounds, http_query, http_problem | what may come in, and how errors go out |
 | security, tokens | who may ask what |

@@ -113,7 +113,7 @@ class _Connection(asyncio.Protocol):
         """A piece of the body; what is raised here stops the parser."""
         self._size += len(body)
         if self._size > PROXY_ANSWER_BYTES_MAX:
-            raise ValueError("too large")
+            raise Unavailable("a cell's answer is larger than any page of ours")
         self._body.append(body)
 
     def on_message_complete(self) -> None:

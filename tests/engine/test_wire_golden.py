@@ -52,7 +52,8 @@ def test_full_post_golden():
         post_json(row(post))
         == (
             '{"id":"9223372036854775807","author":"18446744073709551615",'
-            '"at":"1970-01-01T00:00:00.001Z","text":"é\\"\\n\\u0000","tags":["a","b"],"media":["u"],'
+            '"at":"1970-01-01T00:00:00.001Z","text":"é\\"\\n\\u0000",'
+            '"tags":["a","b"],"media":["u"],'
             '"mentions":["0","18446744073709551615"],"reblog_of":"1","reblog_author":"2",'
             '"reply_to":"0","reply_author":"9007199254740992","edited_at":null}'
         ).encode()
