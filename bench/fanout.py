@@ -149,6 +149,7 @@ def measure(
     feeder.post(count, lambda done: talk.progress("posts appended", done, count))
     talk.say(f"{count:,} posts appended; the cell goes on")
     cpu_seconds, written, busy = cell.cpu_seconds(), cell.written_bytes(), machine.busy_seconds()
+    python_cpu = cell.python_cpu_seconds()
     target = int(before["events_total"]) + count
     looks: list[tuple[float, float]] = []
     topped_up = 0
@@ -183,6 +184,7 @@ def measure(
         cpu_seconds=own,
         written_bytes=cell.written_bytes() - written,
         topped_up_posts=topped_up,
+        python_cpu_seconds=cell.python_cpu_seconds() - python_cpu,
         other_cpu_seconds=machine.busy_seconds() - busy - own,
         looks=looks,
     )

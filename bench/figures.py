@@ -66,8 +66,9 @@ def _section(document: Document) -> str:
     name = str(document["name"])
     rows = next((list(make(document)) for kind, make in _ROWS if name.startswith(kind)), [])
     lines = [
-        f"**{name}**: `{command(document)}`",
-        f"({document['measured_at'][:10]}, {machine(document)})",
+        f"**{name}** ({document['measured_at'][:10]}, {machine(document)})",
+        "",
+        f"```text\n{command(document)}\n```",
         "",
         "| what | figure |",
         "| --- | --- |",

@@ -50,6 +50,17 @@ def cpu_seconds(process: int | None = None) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK") if words else 0.0
 
 
+def thread_cpu_seconds(process: int, name: str) -> float:
+    """User and system seconds so far of a process's living threads of that name."""
+    ticks = 0
+    for path in (_PROC / str(process) / "task").glob("*/stat"):
+        head, _, tail = _read(path).rpartition(")")
+        if head.partition("(")[2] == name:
+            words = tail.split()
+            ticks += int(words[11]) + int(words[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def busy_seconds() -> float:
     """Seconds that all cores of this machine have worked since it started, whoever for; those that
     a host took away from it count as well. 0.0 where the kernel does not tell."""

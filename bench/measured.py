@@ -23,6 +23,7 @@ class Measured:
     cpu_seconds: float
     written_bytes: int
     topped_up_posts: int
+    python_cpu_seconds: float = 0.0  # of the cell: fan-out and HTTP; the rest is its store's
     other_cpu_seconds: float = 0.0  # of everything on the machine but the cell
     looks: list[tuple[float, float]] = field(default_factory=list)  # (seconds, inbox keys) since
 
@@ -48,6 +49,8 @@ def figures(measured: Measured) -> dict[str, Any]:
         "seconds": round(seconds, 2),
         "mean_fanout": round(keys / max(posts, 1), 2),
         "cpu_seconds": round(measured.cpu_seconds, 2),
+        "python_cpu_seconds": round(measured.python_cpu_seconds, 2),
+        "store_cpu_seconds": round(measured.cpu_seconds - measured.python_cpu_seconds, 2),
         "other_cpu_seconds": round(measured.other_cpu_seconds, 2),
         "bytes_per_inbox_write": round(measured.written_bytes / max(keys, 1), 2),
         "inbox_writes": int(keys),
@@ -71,7 +74,7 @@ def step_seconds(
 ) -> dict[str, float]:
     """Where the worker's time went, by step; `outside`: reading the log, waiting, the rest."""
     steps = {
-        name[len("step_") : -len("_seconds")]: round(after[name] - before[name], 2)
+        name[len("step_") : -len("_seconds_total")]: round(after[name] - before[name], 2)
         for name in after
         if name.startswith("step_")
     }

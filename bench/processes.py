@@ -204,6 +204,12 @@ class CellProcess:
         """User and system seconds so far."""
         return machine.cpu_seconds(self.pid)
 
+    def python_cpu_seconds(self) -> float:
+        """Of which in threads that Python made: fan-out and HTTP. The rest is the store's own,
+        for it merges in threads of other names."""
+        name = Path(f"/proc/{self.pid}/comm").read_text().strip()
+        return machine.thread_cpu_seconds(self.pid, name)
+
     def memory_bytes_max(self) -> int:
         """The most resident memory so far (VmHWM)."""
         return machine.memory_bytes_max(self.pid)

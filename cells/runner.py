@@ -18,7 +18,7 @@ import numpy as np
 
 from cells.worker import Batch, Worker
 from engine import limits
-from engine.errors import FirecellError, Precondition, Unavailable
+from engine.errors import FirecellError, Unavailable
 from engine.ports import Gap, Log, Record, Store
 from topics.histogram import Histogram
 
@@ -50,7 +50,6 @@ class Runner:
         self._gaps = store.gaps()
         self._quarantined_seen = 0
         self._stop = threading.Event()
-        self._moved = threading.Condition()
         self._caught_up = False
         self._trouble: FirecellError | None = None
         self._thread = threading.Thread(target=self._run, name="fan-out", daemon=True)
@@ -58,7 +57,7 @@ class Runner:
         self._last_commit = 0.0
         self._last_snapshot = time.monotonic()
         self._saved_toggles = 0
-        self.latency = Histogram()
+        self.latency = Histogram()  # from append to durable here, ms
         self.failure: BaseException | None = None
 
     # --- what others ask ---
@@ -85,11 +84,6 @@ class Runner:
     def applied_past(self, partition: int, offset: int) -> bool:
         """Whether the event at this position shows in pages already."""
         return self._worker.next_offsets[partition] > offset
-
-    def wait_applied(self, partition: int, offset: int, timeout_s: float) -> bool:
-        """Block until `applied_past`; False on time-out."""
-        with self._moved:
-            return self._moved.wait_for(lambda: self.applied_past(partition, offset), timeout_s)
 
     def settled_ms(self) -> int:
         """Everything appended before this Unix ms is applied, less the margin."""
@@ -141,7 +135,7 @@ class Runner:
             "lag_seconds": self.lag_seconds(),
             "ready": float(self.ready),
         }
-        numbers |= {f"step_{name}_seconds": spent for name, spent in counts.seconds.items()}
+        numbers |= {f"step_{name}_seconds_total": spent for name, spent in counts.seconds.items()}
         numbers |= {f"store_{name}": value for name, value in self._store.stats().items()}
         return numbers
 
@@ -170,9 +164,7 @@ class Runner:
             self._keep_place(final=True)
         except BaseException as error:
             self.failure = error
-            log_.error("cell %s stopped: %s", self.cell, error, exc_info=not _is_named(error))
-            with self._moved:
-                self._moved.notify_all()
+            log_.error("cell %s stopped: %s", self.cell, error, exc_info=not isinstance(error, FirecellError))
 
     def _pass(self) -> bool:
         """One look at the log; whether there was anything to do."""
@@ -215,8 +207,6 @@ class Runner:
             self.latency.add_many(now_ms - np.array([r.time_ms for r in done], dtype=np.int64))
             if batch.facts.quarantined or batch.facts.gaps:
                 self._gaps = self._store.gaps()
-            with self._moved:
-                self._moved.notify_all()
 
     def _finish(self, batch: Batch) -> None:
         """Make a batch durable, however long the store is away; a stop gives up between tries."""
@@ -266,7 +256,3 @@ class Runner:
                 self._log.commit(group, position)
         except Unavailable as error:  # the store's own vector is the truth
             log_.warning("cell %s could not commit its group: %s", self.cell, error.message)
-
-
-def _is_named(error: BaseException) -> bool:
-    return isinstance(error, FirecellError) and not isinstance(error, Precondition)

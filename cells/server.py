@@ -30,6 +30,7 @@ from engine.limits import (
     WORKER_POLL_MS,
 )
 from engine.version import VERSION
+from topics.histogram import Histogram
 from topics.http import Call, HttpApp, Quick, json_response, read_json
 from topics.http_query import cursor, integer, parse_query, position, wants_all
 from topics.http_routes import CELL, routes_of
@@ -86,6 +87,10 @@ class Applying(Protocol):
     def stats(self) -> dict[str, float]:
         """For metrics."""
 
+    @property
+    def latency(self) -> Histogram:
+        """From append to durable here, ms."""
+
 
 class PositionWaiters:
     """Requests that wait until a position is applied: one ticker looks for all of them."""
@@ -137,7 +142,7 @@ class CellServer:
         self._waiters: PositionWaiters | None = None
         self._partitions = 0
         self._serving: Pages | None = None
-        metrics = HttpMetrics(CELL, name, VERSION, self._numbers)
+        metrics = HttpMetrics(CELL, name, VERSION, self._numbers, self._latency)
         handlers = {
             "dashboard": self._dashboard,
             "posts": self._posts,
@@ -253,7 +258,9 @@ class CellServer:
         return json_response({**about, "cells": [status], "missing": []})
 
     async def _stats(self, call: Call) -> Response:
-        return json_response(await asyncio.to_thread(self._opened().stats))
+        runner = self._opened()
+        numbers = await asyncio.to_thread(runner.stats)
+        return json_response({**numbers, "latency_counts": runner.latency.snapshot()})
 
     async def _inbox(self, call: Call) -> Response:
         user = wire.parse_user(call.parts["user"], "user")
@@ -264,6 +271,9 @@ class CellServer:
 
     def _numbers(self) -> Mapping[str, float]:
         return {} if self._runner is None else self._runner.stats()
+
+    def _latency(self) -> Histogram | None:
+        return None if self._runner is None else self._runner.latency
 
 
 def _dashboard_asked(

@@ -161,7 +161,7 @@ def told(*titles: str) -> dict[str, str]:
 def test_every_metric_of_a_cell_is_told(tmp_path: Path) -> None:
     world = World(tmp_path)
     cell = world.open()
-    metrics = HttpMetrics("cell", "c1", "0", cell.runner.stats)
+    metrics = HttpMetrics("cell", "c1", "0", cell.runner.stats, lambda: cell.runner.latency)
     assert exposed(metrics.render().decode()) == told("Every process", "Cell")
     cell.close()
     world.close()

@@ -17,10 +17,12 @@ class Histogram:
 
     def __init__(self) -> None:
         self._counts = np.zeros(_BUCKETS, dtype=np.int64)
+        self.total = 0  # of all values
 
     def add_many(self, values: npt.NDArray[np.int64]) -> None:
         """Count each value; below 1 counts as 1."""
         if len(values):
+            self.total += int(values.sum())
             buckets = np.log(np.maximum(values, 1)) / _GROWTH
             indexes = np.minimum(buckets.astype(np.int64), _BUCKETS - 1)
             self._counts += np.bincount(indexes, minlength=_BUCKETS)
@@ -29,6 +31,12 @@ class Histogram:
         """The counters, to subtract an earlier snapshot from."""
         counts: list[int] = self._counts.tolist()
         return counts
+
+
+def at_most(counts: list[int], bound: float) -> int:
+    """How many of all counted are surely at most `bound`: whole buckets below it."""
+    whole = int(np.log(max(bound, 1.0)) / _GROWTH + 1e-9)
+    return sum(counts[:whole])
 
 
 def percentile(counts: list[int], share: float) -> float:

@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from engine.limits import HTTP_BUCKETS_S
+from topics.histogram import Histogram, at_most
 
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Stats = Callable[[], Mapping[str, float]]
@@ -40,15 +41,21 @@ class RouteCounts:
 
 class HttpMetrics(Collector):
     """What one process counts. `stats`: more numbers, name -> value; names ending in `_total` are
-    counters, all others gauges."""
+    counters, all others gauges. `latency`: publish to inbox, in ms; None before there is any."""
 
     def __init__(
-        self, role: str, cell: str = "", version: str = "", stats: Stats | None = None
+        self,
+        role: str,
+        cell: str = "",
+        version: str = "",
+        stats: Stats | None = None,
+        latency: Callable[[], Histogram | None] = lambda: None,
     ) -> None:
         self.labels = {"role": role, "cell": cell}
         self.published = {"accepted": 0, "refused": 0}
         self._version = version
         self._stats = stats
+        self._latency = latency
         self._routes: dict[str, RouteCounts] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -76,6 +83,9 @@ class HttpMetrics(Collector):
         if self._stats is not None:
             for name, value in sorted(self._stats().items()):
                 yield _family(name, value, names, values)
+        latency = self._latency()
+        if latency is not None:
+            yield _publish_to_inbox(latency, names, values)
 
     def _requests(self, names: list[str], values: list[str]) -> Iterator[Metric]:
         requests = CounterMetricFamily(
@@ -114,6 +124,18 @@ def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
         total += count
         rows.append((bound, total))
     return rows
+
+
+def _publish_to_inbox(latency: Histogram, names: list[str], values: list[str]) -> Metric:
+    seconds = HistogramMetricFamily(
+        "firecell_publish_to_inbox_seconds",
+        "From an event's append to its batch being durable in this cell.",
+        labels=names,
+    )
+    counts = latency.snapshot()
+    rows = [(str(bound), float(at_most(counts, bound * 1_000))) for bound in HTTP_BUCKETS_S]
+    seconds.add_metric(values, [*rows, ("+Inf", float(sum(counts)))], latency.total / 1_000)
+    return seconds
 
 
 def _family(name: str, value: float, names: list[str], values: list[str]) -> Metric:

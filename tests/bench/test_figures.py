@@ -55,7 +55,7 @@ def test_fan_out_has_its_figures_its_command_and_its_machine(tmp_path: Path) -> 
     report.write_result("fanout-power-law", FANOUT, tmp_path)
     text = figures.render(tmp_path)
     for row in (
-        "`./run firecell bench fanout --graph follows.txt.gz --seconds 60`",
+        "```text\n./run firecell bench fanout --graph follows.txt.gz --seconds 60\n```",
         "| inbox writes/s, sustained for 61 s, durable | **2,345,679** (11,700 posts/s, 200 fo",
         "| publish to inbox at 5,850 posts/s | p50 41 ms, p99 160 ms |",
         "| where the time goes | plan 10%, outside 5% |",

@@ -100,9 +100,7 @@ def test_second_process_is_refused(
     assert caught.value.exit_code == 3
 
 
-def test_successor_waits_for_its_predecessor(
-    tmp_path: Path, owner: subprocess.Popen[str]
-) -> None:
+def test_successor_waits_for_its_predecessor(tmp_path: Path, owner: subprocess.Popen[str]) -> None:
     started = time.monotonic()
     open_store(tmp_path).close()
     assert time.monotonic() - started < limits.SUCCESSOR_WAIT_S

@@ -74,7 +74,9 @@ def check(folder: Path) -> int:
         assert all(post <= (position + 1) * POSTS for post in beyond)
     whole = batch(position)
     first = inbox_key(0, (position + 1) * POSTS, 9)
-    if store.inbox_older(0, b"", 1) == first:  # one batch beyond the position, complete or not there
+    if (
+        store.inbox_older(0, b"", 1) == first
+    ):  # one batch beyond the position, complete or not there
         reader = len(whole.inbox) // POSTS - 1
         last = inbox_key(reader, position * POSTS + 1, 9)
         assert last in store.inbox_older(reader, b"", POSTS)

@@ -17,6 +17,7 @@ import uvicorn
 from cells.server import CellServer
 from engine.errors import DiskFull, FirecellError, NotFound, Unprocessable, WrongCell
 from engine.events import NO_ID, Event, Post
+from topics.histogram import Histogram
 from topics.http_bounds import BoundedProtocol
 from topics.http_client import Answer, Request
 from topics.http_proxy import CellProxy
@@ -111,6 +112,8 @@ class FakeRunner:
     def status(self) -> dict[str, Any]:
         """One member is enough."""
         return {"name": "fake", "lag_events": 0}
+
+    latency = Histogram()
 
     def stats(self) -> dict[str, float]:
         """A counter and a gauge."""
