@@ -8,7 +8,7 @@ imported here. Numbers come from its HTTP and from /proc.
 3. warm up    some posts, until all is applied
 4. measure    the cell is stopped (SIGSTOP), posts for the whole time are appended, the cell goes on
               (SIGCONT): from here until everything is applied and durable, the last flush inside
-5. latency    posts paced at half of the measured rate: publish to inbox, p50 and p99
+5. latency    after a rest, posts paced at half of the measured rate: publish to inbox, p50, p99
 6. check      sampled readers' dashboards and raw keys against the oracle, fed from the firehose
 
 Exit code 1 when the check fails. The posts lie there before the clock starts, so publishing takes
@@ -194,7 +194,8 @@ def latency(
     cell: CellProcess, feeder: Feeder, per_second: float, seconds: float, talk: Talk
 ) -> dict[str, Any]:
     """Phase 5: from the append to the durable inbox keys, as the cell's own histogram has it."""
-    talk.say(f"latency: {per_second:,.0f} posts/s for {seconds:.0f} s")
+    settled_s = cell.wait_settled()  # what phase 4 left to merge is not this load's
+    talk.say(f"latency: {per_second:,.0f} posts/s for {seconds:.0f} s, after {settled_s} s of rest")
     feeder.pace(per_second, LATENCY_SETTLE_S)
     before = cell.stats()
     reached = feeder.pace(per_second, seconds)
@@ -211,6 +212,8 @@ def latency(
             "posts_per_second": round(reached, 1),
             "lag_events_at_end": after["lag_events"],
             "drained_seconds": round(settled["at"] - after["at"], 2),
+            "rested_seconds": settled_s,
+            "stall_ms": after.get("store_stall_ms", 0) - before.get("store_stall_ms", 0),
             "batches": int(after["batches_total"] - before["batches_total"]),
             "step_seconds": step_seconds(before, after, after["at"] - before["at"]),
         }

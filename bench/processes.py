@@ -30,6 +30,8 @@ CONFIG_FILE = "firecell.toml"
 FIREHOSE, DATA, LOG_FILE = "firehose", "data", "cell.log"
 READY_S = 600  # a cell that loads a graph from its store, without a snapshot, may take minutes
 STALL_S = 120  # a cell that applies nothing for so long has failed
+SETTLE_S_MAX = 120.0
+_SETTLED_S = 3.0  # nothing merged for so long: settled
 _POLL_S = 0.02
 _TAIL_BYTES = 2_000
 _CONFIG = """\
@@ -199,6 +201,17 @@ class CellProcess:
                 )
             left_s = (events - applied) / rate if rate else poll_s
             time.sleep(min(poll_s, max(left_s / 2, _POLL_S)))
+
+    def wait_settled(self) -> float:
+        """Until the store merges nothing any more, or SETTLE_S_MAX; the seconds waited."""
+        started = moved_at = time.monotonic()
+        merged = -1
+        while time.monotonic() - moved_at < _SETTLED_S < SETTLE_S_MAX - (moved_at - started):
+            now = int(self.stats().get("store_compaction_bytes", 0))
+            if now != merged:
+                merged, moved_at = now, time.monotonic()
+            time.sleep(0.25)
+        return round(time.monotonic() - started, 1)
 
     def cpu_seconds(self) -> float:
         """User and system seconds so far."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +42,6 @@ EVERYBODY = 20_000  # readers whose first page is asked for
 DEEP_MAX = 64  # readers whose far pages are asked for
 CONNECTIONS = 16
 SECONDS = 10.0
-SETTLE_S_MAX = 120.0
-_SETTLED_S = 3.0  # nothing compacted for so long: settled
 _DEPTH_SLACK = 1.05  # forecast posts are a mean: ask for a little more
 _SEED = 2  # of the posts that are published beside the reads
 
@@ -124,21 +121,6 @@ def choose_paths(
         if paths:
             chosen[f"page_{page}_deep"] = paths
     return chosen
-
-
-def wait_settled(cell: CellProcess, talk: Talk) -> float:
-    """Until the store compacts nothing any more; the seconds waited."""
-    started = moved_at = time.monotonic()
-    compacted = -1
-    while time.monotonic() - moved_at < _SETTLED_S:
-        if time.monotonic() - started > SETTLE_S_MAX:
-            talk.say(f"compaction has not settled in {SETTLE_S_MAX:.0f} s; going on")
-            break
-        now = int(cell.stats().get("store_compaction_bytes", 0))
-        if now != compacted:
-            compacted, moved_at = now, time.monotonic()
-        time.sleep(0.25)
-    return round(time.monotonic() - started, 1)
 
 
 def _shown(result: LoadResult, paths: list[str]) -> dict[str, Any]:
@@ -229,7 +211,7 @@ def run(workload: Workload, keep: Path, options: Options, talk: Talk) -> dict[st
     document: dict[str, Any] = {"connections": options.connections, "posts": ceiling["posts"]}
     with CellProcess(folder) as cell:
         document["start_seconds"] = round(cell.start_seconds, 2)
-        document["settle_seconds"] = wait_settled(cell, talk)
+        document["settle_seconds"] = cell.wait_settled()
         chosen = choose_paths(cell.url, workload, ceiling["posts"], options.seed, talk)
         document["readers"] = {name: len(paths) for name, paths in chosen.items()}
         talk.say("idle")

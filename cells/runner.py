@@ -164,7 +164,8 @@ class Runner:
             self._keep_place(final=True)
         except BaseException as error:
             self.failure = error
-            log_.error("cell %s stopped: %s", self.cell, error, exc_info=not isinstance(error, FirecellError))
+            known = isinstance(error, FirecellError)
+            log_.error("cell %s stopped: %s", self.cell, error, exc_info=not known)
 
     def _pass(self) -> bool:
         """One look at the log; whether there was anything to do."""

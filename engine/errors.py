@@ -14,7 +14,7 @@ FirecellError                      HTTP  exit
 |- Unavailable                      503   1   a dependency's failure, never bad input (I11)
 |  |- DiskFull                      503   1
 |- Misconfigured                    500   2
-|- Corruption                       500   1   our own data is wrong: stop, loudly (I11)
+|- Corruption                       500   3   our own data is wrong: stop, loudly (I11)
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ class Misconfigured(FirecellError):
 
 class Corruption(FirecellError):
     """Our own data contradict themselves. Never continue over it."""
+
+    exit_code = 3  # a person must restore something first: starting again does not help
 
 
 def invariant(condition: bool, message: str) -> None:

@@ -193,3 +193,66 @@ BATCHES_AT_ONCE_MAX = 4  # NDJSON batches decoded at once: 50,000 events are som
 PROCESS_WATCH_S = 0.1  # how often a process looks whether its fan-out thread failed or caught up
 PUBLISH_TROUBLE_S = 10  # after a failed append without a later success, /readyz says so this long
 PROXY_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of a cell: 200 posts of 128 KiB are less
+
+# --- the local real stack (ops/stack*.py): the ports that each server's own papers name ----------
+STACK_KAFKA_PORT = 9092
+STACK_KAFKA_CONTROLLER_PORT = 9093
+STACK_REDIS_PORT = 6379
+STACK_NAMENODE_PORT = 8020
+STACK_NAMENODE_HTTP_PORT = 9870
+STACK_DATANODE_PORT = 9866
+STACK_DATANODE_HTTP_PORT = 9864
+STACK_DATANODE_IPC_PORT = 9867
+STACK_ZOOKEEPER_PORT = 2181
+STACK_MASTER_PORT = 16_000
+STACK_REGIONSERVER_PORT = 16_020
+STACK_THRIFT_PORT = 9090
+STACK_FREE_PORT_MIN = 15_000  # free ports are sought here: below those that the kernel hands out
+STACK_FREE_PORT_MAX = 31_999
+STACK_FREE_PORT_TRIES_MAX = 2_000
+STACK_PORT_MIN = 1_024  # below it a server would need to be root
+STACK_KAFKA_HEAP_MB = 768
+STACK_HDFS_HEAP_MB = 512  # of the NameNode and of the DataNode
+STACK_HBASE_HEAP_MB = 1_024
+STACK_THRIFT_HEAP_MB = 512
+STACK_REDIS_MEMORY_MB = 256  # least recently used keys go first: it is a cache
+STACK_HEAP_MB_MIN = 128
+STACK_HEAP_MB_MAX = 65_536
+STACK_HELPER_HEAP_MB = 256
+STACK_UP_S = 180  # one server gets this long to answer: 2 cores may be busy with other things
+STACK_POLL_S = 0.1  # between two probes of a server that starts
+STACK_PROBE_S = 3  # one probe waits this long for its answer
+STACK_STOP_S = 40  # TERM: HBase writes its memory out; then KILL
+STACK_KILLED_S = 10  # KILL: gone within this, unless the kernel itself hangs
+STACK_FORMAT_S = 90  # formatting Kafka's or HDFS' folder: one short JVM
+STACK_DOWNLOAD_S = 1_800  # some 250 files from a registry on a slow line
+STACK_ANSWER_BYTES_MAX = 4 * 1024 * 1024  # of one probe
+STACK_LOG_FILE_MB = 32  # of one server; two older ones are kept
+STACK_SESSION_MS = 120_000  # of ZooKeeper: a process stopped for less goes on where it was
+STACK_TICK_MS = 6_000  # a twentieth of the session, or ZooKeeper grants less
+
+# --- HBase (cells/store_hbase.py, cells/hbase_*.py, engine/hfiles.py) ----------------------------
+HFILE_BLOCK_ENTRIES = 1_456  # records of one data block: 64 KB, HBase's own default
+HFILE_SLAB_BLOCKS = 16  # blocks laid out at once: 1 MB, stays in the processor's cache
+HBASE_CALL_ROWS = 20_000  # rows of one mutateRows call: 1.1 MB; more is no faster (measured)
+HBASE_CALL_BYTES = 4 * 1024 * 1024  # of one call with posts: what Thrift's server takes at once
+HBASE_WRITERS = 2  # sockets that share the key writes of one batch: one per core
+HBASE_RUN_KEYS_MIN = 200_000  # fewer keys are put even in bulk: each file costs readers
+HBASE_READ_MS = 5_000  # time-out of a read; then a new connection, or 503
+HBASE_WRITE_MS = 30_000  # a region that flushes or splits holds writers this long
+HBASE_LOAD_S = 120  # a bulk load that splits files at regions that have moved
+HBASE_HELPER_S = 60  # start of the Java helper: JVM and ZooKeeper
+HBASE_TRIES_MAX = 3  # of one call, each with a new connection; then Unavailable
+HBASE_IDLE_S = 50  # Thrift's server closes sockets that were idle for 60 s: they are not used again
+HBASE_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a longer answer is none of Thrift's: protocol mismatch
+HBASE_GET_ROWS = 500  # rows of one multi-get
+HBASE_SCAN_ROWS = 1_000  # rows of one step of a scan
+HBASE_ROW_COLUMNS_MAX = 10_000  # rows of a walk that find nothing before it ends
+HBASE_DENSE_SPLIT_BITS = (16, 17, 18, 19, 20, 22, 24, 28, 32, 40, 48, 56)  # of users counted from 1
+
+# --- Redis (cells/cache_redis.py) ----------------------------------------------------------------
+REDIS_CONNECT_S = 0.2  # a dead Redis must cost a page nothing
+REDIS_TIMEOUT_S = 0.1  # of one call: slower than that, the table is as good
+REDIS_OPEN_S = 1.0  # after a failure nobody asks Redis again for so long
+REDIS_TTL_S = 24 * 3_600  # of a post: what nobody reads goes away by itself
+REDIS_CONNECTIONS_MAX = 64  # of one process

@@ -228,6 +228,8 @@ def decode_json(raw: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
         text = str(error)
         named = _NAMED.search(text) or _FIELD.search(text)
         field = named[1] if named else ""
+        if "matching regex" in text:
+            text = f"{field}: no decimal u64 (a number from 0 to 2^64-1)"
         if "Invalid value" in text and field in ("", "type"):
             text = f"unknown type of event: {text}"
         if "of length <=" in text:  # the same fault has the same status, whoever finds it

@@ -19,12 +19,15 @@ from ops.supervisor import ChildSpec, Supervisor
 from topics.lifecycle import Lifecycle, bind
 from topics.locks import FileLock
 from topics.runfiles import RUN_FOLDER, RunFile, find
+from topics.security import Guard
+from topics.tokens import load_tokens
 
 
 def run_up(config: Path | None, port: int | None, json_wanted: bool) -> int:
     """Do it; the exit code. Precondition when another `up` has the folder, or the port is taken."""
     settings = options.settings_of(config, http__port=port)
     data = settings.data.folder
+    Guard(settings.http.host, load_tokens(settings.tokens.file))  # an open door is refused here
     with _hold(data):
         free = _free_port(settings.http.host, settings.http.port, data)
         lifecycle = Lifecycle("up", "main", drain_s=DRAIN_S + 2 * DRAIN_GRACE_S)

@@ -40,10 +40,12 @@ from engine.limits import (
     HTTP_CONNECTIONS_MAX,
     HTTP_KEEPALIVE_S,
     PORT_MAX,
+    SUCCESSOR_WAIT_S,
     WAIT_STEP_S,
 )
 from topics.http_bounds import BoundedProtocol
-from topics.runfiles import RunFile
+from topics.locks import FileLock
+from topics.runfiles import RUN_FOLDER, RunFile, find
 
 log = logging.getLogger("firecell.lifecycle")
 
@@ -132,7 +134,8 @@ class Lifecycle:
         with self._lock:
             if self.error is None:
                 self.error = error
-        log.error("%s can't go on: %s", self.role, error, exc_info=error)
+        named = isinstance(error, FirecellError)  # its message says all that a person needs
+        log.error("%s can't go on: %s", self.role, error, exc_info=None if named else error)
         self.drain(f"failed: {error}")
 
     async def wait_draining(self) -> None:
@@ -263,7 +266,9 @@ def serve(
     """
     url = url_of(listener)
     run_file = None
+    claim = None
     if data_folder is not None:
+        claim = _claim(data_folder, lifecycle)
         run_file = RunFile(data_folder, lifecycle.role, lifecycle.name)
     before = {number: signal.signal(number, lifecycle.handle_signal) for number in _SIGNALS}
     try:
@@ -275,9 +280,23 @@ def serve(
         listener.close()
         if run_file is not None:
             run_file.remove()
+        if claim is not None:
+            claim.release()
         for number, handler in before.items():
             signal.signal(number, handler)
     return lifecycle.exit_code
+
+
+def _claim(data_folder: Path, lifecycle: Lifecycle) -> FileLock:
+    """The right to be this role and name on the data folder. A second process is refused before it
+    touches the first one's run file."""
+    title = f"{lifecycle.role}-{lifecycle.name}"
+    folder = data_folder / RUN_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    other = find(data_folder, lifecycle.role, lifecycle.name)
+    who = f"process {other.pid}" if other is not None else "another process"
+    refusal = f"{who} already runs as {lifecycle.role} {lifecycle.name} on {data_folder}: stop it"
+    return FileLock.acquire(folder / f"{title}.lock", SUCCESSOR_WAIT_S, refusal)
 
 
 async def _serve(

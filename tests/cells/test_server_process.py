@@ -98,7 +98,7 @@ def test_a_cell_listens_catches_up_serves_and_drains(tmp_path: Path):
     assert find(tmp_path / "data", "cell", "c1") is None
 
 
-@pytest.mark.parametrize(("fault", "code"), [("locked", 3), ("fail", 1)])
+@pytest.mark.parametrize(("fault", "code"), [("locked", 3), ("fail", 3)])
 def test_a_cell_that_cannot_go_on_ends_with_the_errors_code(tmp_path: Path, fault: str, code: int):
     (tmp_path / fault).touch()
     with cell(tmp_path) as (_, process):

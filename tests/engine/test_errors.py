@@ -44,7 +44,7 @@ TREE = [  # error, its parent, HTTP status, exit code (API.md, Commands)
     (Unavailable, FirecellError, 503, 1),
     (DiskFull, Unavailable, 503, 1),
     (Misconfigured, FirecellError, 500, 2),
-    (Corruption, FirecellError, 500, 1),
+    (Corruption, FirecellError, 500, 3),
 ]
 
 
