@@ -8,6 +8,7 @@ fan-out thread; holds no lock. Raises WrongCell for readers of other cells.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -40,6 +41,9 @@ _KEY = 24
 class Progress(Protocol):
     """What a page tells about the cell's own state."""
 
+    def version(self) -> int:
+        """Changes with every batch: what was counted before may be different now."""
+
     def settled_ms(self) -> int:
         """Everything appended before this Unix ms is applied, less the margin."""
 
@@ -55,6 +59,10 @@ class Judged(NamedTuple):
     shown: list[Shown]
     visible: list[bool]
     whole: bool  # nothing lies behind this slice
+
+    def reaches(self, post: int) -> bool:
+        """Whether every key above `post` is in this slice of the inbox's head."""
+        return self.whole or self.posts[-1] <= post
 
 
 class Reader:
@@ -82,6 +90,9 @@ class Reader:
         self._progress = progress
         self._now_ms = now_ms
         self._cell_json = _encode(cell)
+        # reader -> (version, marker, unread): a walk counts once, not on every page
+        self._unread_known: OrderedDict[int, tuple[int, int | None, tuple[int, bool]]]
+        self._unread_known = OrderedDict()
 
     # --- the dashboard ---
 
@@ -221,16 +232,27 @@ class Reader:
         return [entry if entry is not None else next(filled) for entry in found]
 
     def _unread(self, reader: int, marker: int | None, head: Judged | None) -> tuple[int, bool]:
-        """(visible posts above the marker, whether counting stopped at UNREAD_MAX)."""
+        """(visible posts above the marker, whether counting stopped before the last of them).
+
+        With a marker the count goes up to UNREAD_MAX. A reader without one never marks: what the
+        first page holds is counted, and no more is looked at.
+        """
+        version = self._progress.version()
+        known = self._unread_known.get(reader)
+        if head is None and known is not None and known[:2] == (version, marker):
+            return known[2]
         least = -1 if marker is None else marker
-        ended = head is not None and (head.whole or head.posts[-1] <= least)
-        if head is None or not ended:
-            raw = self._store.inbox_older(reader, b"", limits.UNREAD_MAX + 1)
-            head = self._judge(reader, raw, limits.UNREAD_MAX)
-            ended = head.whole or head.posts[-1] <= least
-        newer = zip(head.posts, head.visible, strict=True)
-        unread = sum(visible for post, visible in newer if post > least)
-        return min(unread, limits.UNREAD_MAX), not ended
+        if head is None or not (marker is None or head.reaches(least)):
+            most = limits.PAGE_POSTS_DEFAULT if marker is None else limits.UNREAD_MAX
+            head = self._judge(reader, self._store.inbox_older(reader, b"", most + 1), most)
+        asked = len(head.posts) - (not head.whole)  # a slice that goes on has one key more
+        newer = zip(head.posts[:asked], head.visible, strict=False)
+        unread = min(sum(visible for post, visible in newer if post > least), limits.UNREAD_MAX)
+        counted = unread, not head.reaches(least)
+        self._unread_known[reader] = (version, marker, counted)
+        if len(self._unread_known) > limits.RELATIONS_CACHE_READERS_MAX:
+            self._unread_known.popitem(last=False)
+        return counted
 
     def _gaps(self, newest: int | None, oldest: int | None) -> bytes:
         """The gaps that overlap a page's span of time."""

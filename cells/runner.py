@@ -85,6 +85,10 @@ class Runner:
         """Whether the event at this position shows in pages already."""
         return self._worker.next_offsets[partition] > offset
 
+    def version(self) -> int:
+        """Changes with every batch."""
+        return self._worker.counts.batches
+
     def settled_ms(self) -> int:
         """Everything appended before this Unix ms is applied, less the margin."""
         return max(self._settled_ms - limits.SETTLE_MARGIN_MS, 0)

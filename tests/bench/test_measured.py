@@ -21,12 +21,14 @@ def test_slowest_of_a_short_span_is_unknown() -> None:
 def test_figures_are_differences_over_the_time() -> None:
     before = {
         "inbox_keys_total": 1_000, "posts_total": 10, "batches_total": 2,
-        "step_plan_seconds_total": 1.0, "step_rows_seconds_total": 0.5, "step_inbox_seconds_total": 2.0,
+        "step_plan_seconds_total": 1.0, "step_rows_seconds_total": 0.5,
+        "step_inbox_seconds_total": 2.0,
         "store_compaction_bytes": 100,
     }  # fmt: skip
     after = {
         "inbox_keys_total": 21_000, "posts_total": 110, "batches_total": 7,
-        "step_plan_seconds_total": 2.0, "step_rows_seconds_total": 1.5, "step_inbox_seconds_total": 6.0,
+        "step_plan_seconds_total": 2.0, "step_rows_seconds_total": 1.5,
+        "step_inbox_seconds_total": 6.0,
         "store_compaction_bytes": 700,
     }  # fmt: skip
     found = figures(Measured(before, after, 10.0, 12.5, 480_000, 0))

@@ -235,7 +235,11 @@ def test_unread_is_capped(world: World, cell: Cell) -> None:
     many = limits.UNREAD_MAX + 5
     give(world, cell, Relation(FOLLOW, 1, 9), *[post(9, number) for number in range(many)])
     got = page(cell, 1)
+    assert (got["unread"], got["unread_capped"]) == (20, True), "without a marker: the page's"
+    cell.reader.set_marker(1, post(9, 1).id)
+    got = page(cell, 1)
     assert (got["unread"], got["unread_capped"]) == (limits.UNREAD_MAX, True)
+    assert page(cell, 1, cursor=got["next"])["unread"] == limits.UNREAD_MAX
     cell.reader.set_marker(1, post(9, 6).id)
     got = page(cell, 1)
     assert (got["unread"], got["unread_capped"]) == (many - 7, False)
