@@ -114,13 +114,13 @@ RELATIONS_CACHE_READERS_MAX = 100_000
 BLOCK_CACHE_BYTES = 512 * 1024 * 1024  # RocksDB's
 
 # --- embedded store (RocksDB; measured choices, reasons in cells/rocks.py) ------------------------
-COMPACTION_JOBS = 2  # threads that merge and flush: one per core of a small machine
+COMPACTION_JOBS = 4  # merges and flushes at once: small ones do not wait for a great one
 COMPACTION_PARTS_MAX = 2  # threads that share one big merge
 INBOX_RUNS_MIN = 4  # sorted runs of the inbox before they are merged
 INBOX_BLOCK_BYTES = 16 * 1024  # after merging; a cold page reads one block per run
 POST_BLOCK_BYTES = 8 * 1024  # a post is looked up alone: smaller blocks, less to decompress
 BLOOM_BITS = 10  # per key: 1% of the lookups of a missing post row read a block in vain
-BLOCK_CACHE_ENTRY_BYTES = 8 * 1024  # typical block: sizes the cache's table
+BLOCK_CACHE_ENTRY_BYTES = 4 * 1024  # the smallest usual block: sizes the cache's table
 WRITE_BUFFER_BYTES = 32 * 1024 * 1024  # memtable of one column family; so much is replayed at open
 WRITE_BUFFERS_MAX = 6  # memtables of one family: a full one waits for its flush without a stall
 WAL_BYTES_MAX = 256 * 1024 * 1024  # older logs are retired by flushing: bounds the start, too
@@ -247,7 +247,6 @@ HBASE_IDLE_S = 50  # Thrift's server closes sockets that were idle for 60 s: the
 HBASE_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a longer answer is none of Thrift's: protocol mismatch
 HBASE_GET_ROWS = 500  # rows of one multi-get
 HBASE_SCAN_ROWS = 1_000  # rows of one step of a scan
-HBASE_ROW_COLUMNS_MAX = 10_000  # rows of a walk that find nothing before it ends
 HBASE_DENSE_SPLIT_BITS = (16, 17, 18, 19, 20, 22, 24, 28, 32, 40, 48, 56)  # of users counted from 1
 
 # --- Redis (cells/cache_redis.py) ----------------------------------------------------------------
@@ -256,3 +255,34 @@ REDIS_TIMEOUT_S = 0.1  # of one call: slower than that, the table is as good
 REDIS_OPEN_S = 1.0  # after a failure nobody asks Redis again for so long
 REDIS_TTL_S = 24 * 3_600  # of a post: what nobody reads goes away by itself
 REDIS_CONNECTIONS_MAX = 64  # of one process
+
+# --- Kafka and Faust (topics/kafka_*.py, cells/app.py) -------------------------------------------
+KAFKA_TIMEOUT_S = 10  # one question to a broker; then Unavailable
+KAFKA_APPEND_S = 12  # one append with its retries: less than PUBLISH_WAIT_S, so clients see why
+KAFKA_LINGER_MS = 5  # a batch waits so long for company; an append flushes, so it seldom does
+KAFKA_BATCH_BYTES = 1_000_000  # of one partition: what a broker takes by default is 1 MiB
+KAFKA_SEND_BYTES_MAX = 128 * 1024 * 1024  # waiting in the producer: several appends of 32 MiB
+KAFKA_SEND_ENTRIES_MAX = 200_000  # the same by messages
+KAFKA_POLL_S = 0.05  # how long a full producer is waited for before it is looked at again
+KAFKA_FETCH_BYTES = 1024 * 1024  # of one partition in one answer: holds any event
+KAFKA_FETCH_WAIT_MS = 20  # an idle fetch holds up reads of other partitions that long
+KAFKA_FETCH_PAUSE_MS = 5  # before a full queue is fetched into again
+KAFKA_QUEUED_BYTES_MAX = 16 * 1024 * 1024  # fetched ahead in the client library
+KAFKA_READ_AHEAD_BYTES_MAX = 64 * 1024 * 1024  # and in ours, over all partitions of a log
+KAFKA_CONSUME_RECORDS = 2_000  # taken from the client library at once
+KAFKA_SEGMENT_MS = 3_600_000  # time retention works on closed segments: at most an hour late
+KAFKA_TOPIC_CHARACTERS_MAX = 200  # Kafka's own bound is 249; the rest is room for names beside it
+KAFKA_REPLICATION_MAX = 7
+KAFKA_SETTLE_S = 15  # a topic that was just made is waited for until every partition has a leader
+FAUST_BATCH_EVENTS = 8_192  # of one batch of a worker on Kafka
+FAUST_BUFFER_EVENTS = 16_384  # prefetched by Faust: two batches
+FAUST_WITHIN_S = 0.02  # a batch that is not full waits this long for more
+FAUST_BATCHES_AHEAD = 2  # one is being applied, one waits: bounds what a crash repeats
+FAUST_BATCH_S_MAX = 600  # a batch in hand for longer is hung: the process gives up
+FAUST_SESSION_S = 20  # a killed worker keeps its place in the group so long
+FAUST_HEARTBEAT_S = 3
+FAUST_COMMIT_S = 1.0  # how often acknowledged positions go to the group
+FAUST_GROUP_WAIT_S = 45  # at start, for a killed predecessor to leave: its session and some more
+FAUST_STOP_S = 10  # of the drain, for Faust's own stop
+ENDS_EVERY_S = 0.2  # how often the ends of the firehose are looked at, for lag and readiness
+STACK_WATCH_S = 0.5  # between two looks, in the foreground, at whether all servers live

@@ -138,6 +138,12 @@ def test_lost_current_is_corruption_and_not_a_new_store(tmp_path: Path) -> None:
         open_store(tmp_path)
 
 
+def test_first_opening_cut_short_begins_anew_powerloss(tmp_path: Path) -> None:
+    (tmp_path / "rocks").mkdir()
+    (tmp_path / "rocks" / "MANIFEST-000001").write_bytes(b"half a manifest")
+    open_store(tmp_path).close()
+
+
 @pytest.mark.parametrize("content", [b"", b"MANIFEST-999999\n", b"nonsense"])
 def test_damaged_current_is_corruption(tmp_path: Path, content: bytes) -> None:
     filled(tmp_path)
