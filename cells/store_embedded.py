@@ -58,6 +58,7 @@ class EmbeddedStore(StoreReads):
         self._writing = threading.RLock()
         self._read_only = read_only
         self._closed = False
+        self._merging_from = limits.INBOX_RUNS_MIN
         self._stall_ms = 0.0
         self._adopted = 0
         self._keys_written = 0
@@ -194,6 +195,7 @@ class EmbeddedStore(StoreReads):
 
     def _adopt_run(self, keys: Keys) -> None:
         """Lay out a run, sync it, let RocksDB adopt it: from then on it is durable."""
+        self._merge_from(limits.INBOX_RUNS_MIN)
         self._wait_for_level0()
         path = self._runs / f"{self._adopted}.sst"
         options = IngestExternalFileOptions()
@@ -225,6 +227,24 @@ class EmbeddedStore(StoreReads):
                     f" {limits.LEVEL0_WAIT_MS_MAX // 1_000} s: the disk is too slow or full"
                 )
         self._stall_ms += (time.monotonic() - started) * 1_000
+
+    def rest(self) -> None:
+        """Nobody writes: merge down to INBOX_RUNS_REST runs, for the readers; until the next run."""
+        self._merge_from(limits.INBOX_RUNS_REST)
+
+    def _merge_from(self, runs: int) -> None:
+        """From how many sorted runs on RocksDB merges; a change lets it look at once."""
+        if runs == self._merging_from:
+            return
+        try:
+            self._inbox.set_options({"level0_file_num_compaction_trigger": str(runs)})
+        except Exception as error:
+            raise translate(error, "change how it merges") from error
+        self._merging_from = runs
+
+    def pressure(self) -> float:
+        """1.0 up to RUNS_AT_EASE_MAX files at level 0, then in proportion to them."""
+        return max(self._number("num-files-at-level0") / limits.RUNS_AT_EASE_MAX, 1.0)
 
     def _number(self, name: str) -> int:
         """One of the inbox table's numbers."""

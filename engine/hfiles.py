@@ -9,8 +9,8 @@
 
 A record is a KeyValue: key length 37, value length 0, row length 24, the row, family length 1, the
 family, no qualifier, timestamp, type 4 (put). All integers are big-endian. The whole format, tried
-and measured, is in the design notes (sorted runs); golden bytes: tests/engine/test_hfiles_golden.py;
-the proof that HBase reads it: tests/cells/test_store_hbase.py.
+and measured, is in the design notes (sorted runs); golden bytes: tests/engine/test_hfiles.py; the
+proof that HBase reads it: tests/cells/test_store_hbase.py.
 
 Like engine/runs.py one slab of blocks is prepared once, and only keys, back references and
 checksums are written over it. Pure: the caller brings times and files. Safe from any thread.
@@ -22,6 +22,7 @@ import struct
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def cut(keys: Keys, starts: Sequence[bytes]) -> list[Keys]:
     for start in starts:
         edges.append(bisect_left(rows, start, edges[-1], key=_row_bytes))
     edges.append(len(keys))
-    return [keys[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    return [keys[a:b] for a, b in pairwise(edges) if b > a]
 
 
 def _row_bytes(row: np.void) -> bytes:

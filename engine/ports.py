@@ -193,6 +193,13 @@ class Store(Protocol):
     def quarantined(self, limit: int) -> list[tuple[Record, str]]:
         """Kept bad records and their causes, by place."""
 
+    def rest(self) -> None:
+        """Called while there is nothing to write: a store may use the time for its readers."""
+
+    def pressure(self) -> float:
+        """How much longer than at ease (1.0) the worker should gather before a batch: more keys in
+        fewer runs let merging catch up, where a stop would make everybody wait."""
+
     def stats(self) -> dict[str, int]:
         """Numbers for metrics: at least `disk_bytes`, `files_level0`, `compaction_bytes`."""
 

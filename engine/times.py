@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from engine.errors import BadInput
 from engine.limits import AT_MS_MAX
@@ -15,11 +16,18 @@ _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"([0-9]{1,12})(ms|s|m|h|d)")
 
 
+@lru_cache(maxsize=128)
+def _day(days: int) -> str:
+    return datetime.fromtimestamp(days * 86_400, UTC).strftime("%Y-%m-%d")
+
+
 def format_ms(ms: int) -> str:
-    """ISO 8601 with milliseconds and `Z`."""
-    whole, rest = divmod(ms, 1_000)
-    stamp = datetime.fromtimestamp(whole, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{stamp}.{rest:03d}Z"
+    """ISO 8601 with milliseconds and `Z`. On the way of every cold post, so days are kept."""
+    days, rest = divmod(ms, 86_400_000)
+    seconds, thousandths = divmod(rest, 1_000)
+    minutes, second = divmod(seconds, 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{_day(days)}T{hour:02d}:{minute:02d}:{second:02d}.{thousandths:03d}Z"
 
 
 def parse_duration_ms(text: str, field: str) -> int:

@@ -23,7 +23,7 @@ _JVM = (
 )
 _HBASE = "org.apache.hadoop.hbase"
 _HDFS = "org.apache.hadoop.hdfs.server"
-HELPER = Path(__file__).resolve().parent / "hbase" / "HBaseHelper.java"
+HELPER = Path(__file__).resolve().parent / "hbase" / "Tables.java"
 
 
 def server_command(plan: Plan, server: str) -> tuple[str, ...]:
@@ -61,7 +61,7 @@ def format_command(plan: Plan, server: str, identity: str) -> tuple[str, ...] | 
 
 def hbase_command(plan: Plan, main: str, *arguments: str, heap_mb: int) -> tuple[str, ...]:
     """A program of HBase's jars with this stack's configuration, such as PerformanceEvaluation."""
-    return _java(plan, "hbase", heap_mb, "tool") + (main, *arguments)
+    return (*_java(plan, "hbase", heap_mb, "tool"), main, *arguments)
 
 
 def helper_arguments(plan: Plan) -> str:
@@ -90,7 +90,7 @@ def _kafka(plan: Plan, heap_mb: int) -> tuple[str, ...]:
 
 def _hadoop(plan: Plan, server: str, main: str, *arguments: str) -> tuple[str, ...]:
     kind = "hadoop" if server in ("namenode", "datanode") else "hbase"
-    return _java(plan, kind, plan.heaps_mb[server], server) + (main, *arguments)
+    return (*_java(plan, kind, plan.heaps_mb[server], server), main, *arguments)
 
 
 def _java(plan: Plan, kind: str, heap_mb: int, name: str) -> tuple[str, ...]:

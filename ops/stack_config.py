@@ -48,8 +48,9 @@ def write_configuration(plan: Plan) -> None:
     """All files under `<folder>/conf`, and the folders that the servers expect to find."""
     for folder in (plan.logs(), plan.folder / "tmp", plan.folder / "run"):
         folder.mkdir(parents=True, exist_ok=True)
-    for server in (*plan.servers, "zookeeper"):
-        plan.data(server).mkdir(parents=True, exist_ok=True)
+    keepers = {"hbase": "zookeeper"}  # HBase's own data are on its file system
+    for server in plan.servers:
+        plan.data(keepers.get(server, server)).mkdir(parents=True, exist_ok=True)
     conf = plan.conf()
     log = {"folder": plan.logs(), "megabytes": limits.STACK_LOG_FILE_MB}
     if "kafka" in plan.servers:
@@ -103,7 +104,7 @@ def redis_settings(plan: Plan) -> list[tuple[str, object]]:
     return [
         ("bind", LOOPBACK),
         ("port", plan.ports["redis"]),
-        ("dir", plan.data("redis")),
+        ("dir", f'"{plan.data("redis")}"'),
         ("daemonize", "no"),
         ("save", "3600 1"),
         ("appendonly", "no"),
@@ -118,7 +119,9 @@ def core_settings(plan: Plan) -> dict[str, object]:
     return {
         "fs.defaultFS": system,
         "hadoop.tmp.dir": plan.folder / "tmp",
-        "hadoop.security.groups.cache.warn.after.ms": 60_000,
+        # A NameNode that was killed is waited for: one try a second.
+        "ipc.client.connect.max.retries": limits.STACK_OUTAGE_S,
+        "ipc.client.connect.retry.interval": 1_000,
     }
 
 
@@ -142,8 +145,10 @@ def hdfs_settings(plan: Plan) -> dict[str, object]:
         "dfs.permissions.enabled": "false",
         "dfs.namenode.safemode.extension": 0,
         "dfs.heartbeat.interval": 1,
-        # There is no other DataNode to go to.
+        # There is no other DataNode to go to: the one that was away is asked again.
         "dfs.client.block.write.replace-datanode-on-failure.policy": "NEVER",
+        "dfs.client.block.write.retries": limits.STACK_OUTAGE_S,
+        "dfs.client.write.exclude.nodes.cache.expiry.interval.millis": 1_000,
     }
 
 
@@ -171,6 +176,13 @@ def hbase_settings(plan: Plan) -> dict[str, object]:
         "hbase.localcluster.assign.random.ports": "false",
         "hbase.unsafe.regionserver.hostname": "localhost",
         "hbase.thrift.info.port": -1,
+        # With its one DataNode away, HBase would give up at once: instead it holds writers back.
+        "hbase.regionserver.logroll.retries": limits.STACK_OUTAGE_S,
+        "hbase.regionserver.logroll.wait.timeout.ms": limits.STACK_OUTAGE_S * 1_000,
+        "hbase.regionserver.async.wal.max.exclude.datanode.count": 0,
+        # After a kill: HDFS closes the old logs in less than the 4 s that are waited for each.
+        "hbase.lease.recovery.first.pause": 500,
+        "hbase.lease.recovery.pause": 200,
         "hbase.master.wait.on.regionservers.mintostart": 1,
         "hbase.master.wait.on.regionservers.interval": 200,
         "hbase.master.wait.on.regionservers.timeout": 1_000,

@@ -131,7 +131,7 @@ def make_plan(
     kept = read_plan(folder)
     names = _servers(servers, light, kept)
     is_light = light if light is not None else (kept.light if kept else False)
-    if kept is not None and kept.light != is_light and kept.data("hbase_root").exists():
+    if kept is not None and kept.light != is_light and _has_tables(kept):
         on = "the local file system" if kept.light else "HDFS"
         raise Precondition(
             f"HBase's data in {folder} are on {on}: start it as it was, or take another --folder"
@@ -174,6 +174,11 @@ def read_plan(folder: Path) -> Plan | None:
         raise Misconfigured(
             f"{path} is not what `stack up` wrote ({error!r}): remove it when no stack runs there"
         ) from None
+
+
+def _has_tables(kept: Plan) -> bool:
+    places = (kept.data("hbase_root"), kept.data("namenode") / "current")
+    return any(place.exists() for place in places)
 
 
 def _servers(

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from topics.runfiles import start_ticks
 
 # The shell goes at once, so that the server is nobody's child: neither a test nor a command line
 # that ends takes it along, and init collects it.
-_DETACH = 'exec >>"$0" 2>&1 </dev/null; "$@" & echo $! >"$FIRECELL_STACK_PID"'
+_DETACH = '"$@" >>"$0" 2>&1 </dev/null & echo $!'
 
 
 @dataclass(frozen=True)
@@ -77,30 +77,33 @@ def all_living(folder: Path) -> list[Server]:
     return [server for server in found if server is not None]
 
 
-def start(folder: Path, name: str, command: Sequence[str], output: Path) -> Server:
-    """Start one server, detached; what it prints is appended to `output`. Unavailable when it
-    ended at once."""
-    pid_file = server_file(folder, name).with_suffix(".pid")
-    pid_file.unlink(missing_ok=True)
-    subprocess.run(
+def start(
+    folder: Path,
+    name: str,
+    command: Sequence[str],
+    output: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Server:
+    """Start one server, detached; what it prints is appended to `output`; `environment` is added
+    to ours. Unavailable when it ended at once."""
+    done = subprocess.run(
         ["/bin/sh", "-c", _DETACH, str(output), *command],
         cwd=folder,
-        env={**_environment(), "FIRECELL_STACK_PID": str(pid_file)},
+        env={**_environment(), **(environment or {})},
         stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         start_new_session=True,
         check=False,
     )
-    try:
-        pid = int(pid_file.read_text())
-    except (OSError, ValueError):
-        raise Unavailable(f"{name} could not be started; see {output}") from None
+    if not done.stdout.strip().isdigit():
+        raise Unavailable(f"{name} could not be started; see {output}")
+    pid = int(done.stdout)
     ticks = start_ticks(pid)
     if ticks is None:
         raise Unavailable(f"{name} ended at once: {last_words(output)}")
     since_ms = time.time_ns() // 1_000_000
     document = {"pid": pid, "start_ticks": ticks, "since_ms": since_ms, "command": list(command)}
     write_durably(server_file(folder, name), json.dumps(document).encode() + b"\n")
-    pid_file.unlink(missing_ok=True)
     return Server(name, pid, ticks, since_ms)
 
 
@@ -170,10 +173,21 @@ def _wait_gone(servers: Iterable[Server], wait_s: float) -> list[Server]:
     deadline = time.monotonic() + wait_s
     left = list(servers)
     while True:
-        left = [server for server in left if start_ticks(server.pid) == server.ticks]
+        left = [server for server in left if _lingers(server)]
         if not left or time.monotonic() >= deadline:
             return left
         time.sleep(WAIT_STEP_S)
+
+
+def _lingers(server: Server) -> bool:
+    """Whether it lives, or its first thread has ended and others still hold its ports."""
+    if start_ticks(server.pid) == server.ticks:
+        return True
+    try:
+        threads = len(list(Path(f"/proc/{server.pid}/task").iterdir()))
+    except OSError:
+        return False
+    return _state(server.pid) == "Z" and threads > 1
 
 
 def _state(pid: int) -> str:

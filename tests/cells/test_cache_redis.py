@@ -1,4 +1,4 @@
-"""The cache on Redis when Redis is flushed, stopped, killed: only ever a miss, never an old post."""
+"""The cache on Redis when Redis is flushed, stopped, killed: a miss, never an old post."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench.churn import START_MS, Timed
-from cells.cell import Cell
+from cells.cell import Cell, open_cell
 from engine import limits
 from engine.codec import encode
 from engine.errors import Precondition, RetentionPassed, Unavailable
@@ -34,6 +34,7 @@ from engine.ids import make_id
 from engine.limits import POST_ID_MAX, U64_MAX
 from engine.ports import Facts, Record
 from tests.worlds import PARTITIONS, World, read_all, walk
+from topics.log_embedded import EmbeddedLog
 
 
 @pytest.fixture
@@ -287,7 +288,7 @@ def test_retention_that_passed_a_cell_is_a_named_error_then_a_gap(world: World) 
             world.open()
         assert raised.value.extra["floor"] == {str(partition): 3}
         assert "--accept-gap" in raised.value.message
-        cell = module.open_cell(world.settings, "c1", accept_gap=True)
+        cell = open_cell(world.settings, "c1", accept_gap=True)
     assert cell.worker.next_offsets[partition] == 3
     (gap,) = cell.store.gaps()
     assert (gap.first_offset, gap.last_offset, gap.cause) == (2, 2, "retention passed")
