@@ -1,0 +1,67 @@
+"""A real Kafka for tests: booted once per run by `ops.stack_run`, or the one that
+FIRECELL_TEST_KAFKA (host:port) names, which must be a development server.
+
+Tests that ask for it are skipped, in one line, where the client library or Java is missing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib.util
+import os
+import shutil
+import tempfile
+import uuid
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from engine.errors import FirecellError
+from tests.conftest import ROOT
+from topics.urls import KafkaPlace
+
+GIVEN = os.environ.get("FIRECELL_TEST_KAFKA", "")  # conftest clears the environment of tests
+CACHE = Path(os.environ.get("FIRECELL_STACK_CACHE") or ROOT / ".cache" / "stack")
+
+
+def missing() -> str:
+    """Why no Kafka can be had here; empty when one can."""
+    for module in ("confluent_kafka", "faust"):
+        if importlib.util.find_spec(module) is None:
+            return f"needs Kafka and its clients: {module} is not installed"
+    if GIVEN:
+        return ""
+    for program in ("java", "mvn"):
+        if shutil.which(program) is None:
+            return f"needs Kafka, which needs {program}: not on this machine"
+    return ""
+
+
+@cache
+def servers() -> str:
+    """host:port of the broker; booted at the first call. Skips the test where there is none."""
+    if why := missing():
+        pytest.skip(why)
+    if GIVEN:
+        return GIVEN
+    from ops.stack_run import Stack
+
+    folder = Path(tempfile.mkdtemp(prefix="firecell-kafka-"))
+    stack = Stack(folder, ports="free", servers=("kafka",), cache=CACHE)
+
+    def end() -> None:
+        stack.down()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    try:
+        stack.up()
+    except FirecellError as error:
+        pytest.fail(f"Kafka did not start: {error.message}")
+    return f"127.0.0.1:{stack.ports['kafka']}"
+
+
+def new_place() -> KafkaPlace:
+    """A topic that nobody has used."""
+    return KafkaPlace(servers(), f"test-{uuid.uuid4().hex[:12]}", 1)
