@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,17 +84,23 @@ def up(
         _folder(folder, config), cache=cache, ports=ports, light=light, say=say,
         heaps_mb=_numbers(heap or [], "heap"), servers=only or None,
     )  # fmt: skip
+    from ops.stack_watch import stay  # before the start: nothing slow lies between up and stay
+
     _interruptible()
     stack.up()
+    if foreground:
+        stay(stack, lambda: _announce(stack, json_wanted))
+    else:
+        _announce(stack, json_wanted)
+
+
+def _announce(stack: Stack, json_wanted: bool) -> None:
     if json_wanted:
         emit({"folder": str(stack.folder), "urls": stack.urls, "ports": stack.ports})
     else:
         for name, url in stack.urls.items():
             typer.echo(f"{name:<6} {url}")
-    if foreground:
-        from ops.stack_watch import stay
-
-        stay(stack)
+    sys.stdout.flush()
 
 
 @_app.command()

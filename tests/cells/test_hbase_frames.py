@@ -97,6 +97,9 @@ class Server:
             with connection:
                 connection.recv(65_536)
                 connection.sendall(self.answers)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65_536):
+                    pass  # a client may still be sending
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

@@ -129,8 +129,8 @@ def test_bytes_stay_golden() -> None:
     assert hashlib.sha256(data).hexdigest() == GOLDEN_SHA256
 
 
-GOLDEN_BYTES = 0
-GOLDEN_SHA256 = ""
+GOLDEN_BYTES = 139_716
+GOLDEN_SHA256 = "517a3cbcf6994a2d59dd2da1b6441712bee59feb75ef649162aea4c87a9958d1"
 
 
 @pytest.mark.parametrize("order", [[1, 0], [0, 0]])
