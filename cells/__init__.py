@@ -3,10 +3,7 @@
 | file | job |
 | --- | --- |
 | worker | from records to inboxes, in numbered steps; the order of durability (I1) |
-| progress | how far a cell is: applied, settled, lag; base of the two below |
 | runner | the loop on the embedded log: one thread that applies what comes |
-| app, faust_app, faust_worker | the same on Kafka: the Faust app, its settings, plain `faust` |
-| backends | stores, markers and caches by their URLs |
 | backfill | outboxes as a batch in the making sees them: what a follow copies |
 | graph, graph_base, graph_file, graph_kernels, users | followers homed here, in memory |
 | store_embedded | the port `Store` on RocksDB: open, the three write steps, runs, checkpoints |
@@ -14,15 +11,9 @@
 | store_writes | its batches: facts into puts |
 | rows | the values behind the keys, and how two versions of a post row merge |
 | rocks | RocksDB's options with their reasons; its errors as ours |
-| store_hbase | the port `Store` on HBase: open, the three write steps, adopted runs |
-| hbase_reads, hbase_rows, hbase_schema | its reads; facts into rows; tables, qualifiers, order |
-| hbase_client, hbase_socket, hbase_frames | connections, tries again; calls laid out by hand |
-| hbase_loader | the Java helper as a process: tables, bulk loads |
-| hbase_markers | the port `Markers` on HBase |
 | markers | the port `Markers` on LMDB |
 | reader | pages: keys -> posts -> the *visible* rule -> JSON bytes |
 | cache | the in-process post cache |
-| cache_redis | the post cache on Redis, shared by processes |
 | relations | whom a reader does not see |
 | directory | which cell is a user's home |
 | cell | one cell put together: the only place that does it |

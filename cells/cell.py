@@ -11,22 +11,22 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from cells.app import FaustRunner
-from cells.backends import open_cache, open_markers, open_store
+from cells.cache import MemoryCache
 from cells.directory import Directory, load_directory
 from cells.graph import Graph
+from cells.markers import EmbeddedMarkers
 from cells.reader import Reader
 from cells.relations import RelationsCache
 from cells.runner import Runner
 from cells.settings import Settings
-from cells.worker import Worker, make_durable, no_crash, toggle_of
+from cells.store_embedded import EmbeddedStore
+from cells.worker import Worker, no_crash, toggle_of
 from engine import limits
 from engine.errors import NotFound, Precondition, RetentionPassed
 from engine.events import FOLLOW
 from engine.homing import HomeRange
-from engine.ports import Facts, Gap, Log, Markers, PostCache, Store
-from topics.logs import open_log
-from topics.urls import EmbeddedPlace, FirehosePlace, KafkaPlace
+from engine.ports import Facts, Gap, Log, Store
+from topics.log_embedded import EmbeddedLog
 
 
 def now_ms() -> int:
@@ -41,13 +41,10 @@ class Cell:
         self,
         name: str,
         directory: Directory,
-        log: Log,
-        store: Store,
-        markers: Markers,
-        cache: PostCache,
+        log: EmbeddedLog,
+        store: EmbeddedStore,
+        markers: EmbeddedMarkers,
         folder: Path,
-        firehose: FirehosePlace,
-        shared: bool,
         crash: Callable[[str], None],
     ) -> None:
         home = directory.ranges[name]
@@ -59,7 +56,7 @@ class Cell:
         self._snapshot = folder / "graph.snapshot"
         self._stamp = f"{log.identity} {name} {home!r}"
         self.graph = load_graph(store, log, home, self._snapshot, self._stamp)
-        self.cache = cache
+        self.cache = MemoryCache()
         relations = RelationsCache(store)
         self.worker = Worker(
             store,
@@ -69,7 +66,7 @@ class Cell:
             forget_relations=relations.forget,
             crash=crash,
         )
-        self.runner = self._runner(firehose, folder, shared)
+        self.runner = Runner(name, log, store, self.worker, self._save_graph, now_ms)
         self.reader = Reader(
             name,
             home,
@@ -81,12 +78,6 @@ class Cell:
             self.runner,
             now_ms,
         )
-
-    def _runner(self, firehose: FirehosePlace, folder: Path, shared: bool) -> Runner | FaustRunner:
-        parts = (self.name, self.log, self.store, self.worker, self._save_graph, now_ms)
-        if isinstance(firehose, KafkaPlace):
-            return FaustRunner(*parts, place=firehose, folder=folder, shared=shared)
-        return Runner(*parts)
 
     def _save_graph(self, positions: list[int]) -> None:
         """Keep the graph, unless it holds toggles that `positions` does not cover: a batch in hand,
@@ -122,35 +113,26 @@ def open_cell(
     directory = load_directory(
         settings.data.folder, {cell: c.share for cell, c in settings.cells.items()}
     )
-    own = settings.cells[name]
+    folder = settings.cells[name].folder
     with ExitStack() as opened:  # what refuses to start gives back what it has opened
-        log = open_log(settings.firehose)
+        log = EmbeddedLog.open(
+            settings.firehose.folder,
+            partitions=settings.firehose.partitions,
+            retention_ms=settings.firehose.retention_ms,
+        )
         opened.callback(log.close)
-        store = open_store(
-            own,
+        store = EmbeddedStore.open(
+            folder / "store",
             identity=log.identity,
             partitions=log.partitions,
+            cell=name,
             home=directory.ranges[name],
-            helper=settings.hbase.helper,
         )
         opened.callback(store.close)
         check_positions(name, log, store, accept_gap)
-        markers = open_markers(own)
+        markers = EmbeddedMarkers.open(folder / "markers")
         opened.callback(markers.close)
-        cache = open_cache(own)
-        own.folder.mkdir(parents=True, exist_ok=True)
-        cell = Cell(
-            name,
-            directory,
-            log,
-            store,
-            markers,
-            cache,
-            own.folder,
-            settings.firehose.place,
-            not isinstance(own.place, EmbeddedPlace),
-            crash,
-        )
+        cell = Cell(name, directory, log, store, markers, folder, crash)
         opened.pop_all()
     return cell
 
@@ -196,7 +178,7 @@ def check_positions(name: str, log: Log, store: Store, accept_gap: bool) -> None
         span = (at[partition], floors[partition] - 1, times_ms[partition], to_ms)
         facts.gaps.append(Gap(partition, *span, "retention passed"))
         facts.positions[partition] = (floors[partition], to_ms)
-    make_durable(store, facts, no_crash, {"rows": 0.0, "inbox": 0.0, "done": 0.0})
+    store.write_all(facts)
 
 
 def load_graph(store: Store, log: Log, home: HomeRange, snapshot: Path, stamp: str) -> Graph:

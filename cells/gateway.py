@@ -16,8 +16,7 @@ from engine.limits import RETENTION_EVERY_S, SUCCESSOR_WAIT_S
 from engine.version import VERSION
 from topics.http_proxy import CellProxy
 from topics.lifecycle import Lifecycle, bind, log, serve
-from topics.log_embedded import system_clock_ms
-from topics.logs import Firehose, open_log
+from topics.log_embedded import EmbeddedLog, system_clock_ms
 from topics.nodes import IdSource
 from topics.publish import Publisher
 from topics.runfiles import find
@@ -38,8 +37,11 @@ def run_gateway(settings: Settings, *, port: int | None = None) -> int:
     wanted = settings.http.port if port is None else port
     leaving = find(settings.data.folder, "gateway", "main") is not None
     listener = bind(settings.http.host, wanted, wait_s=SUCCESSOR_WAIT_S if leaving else 0)
-    firehose_log = open_log(settings.firehose)
-    ids = IdSource(settings.data.folder, settings.firehose.node)
+    firehose = settings.firehose
+    firehose_log = EmbeddedLog.open(
+        firehose.folder, partitions=firehose.partitions, retention_ms=firehose.retention_ms
+    )
+    ids = IdSource(settings.data.folder, firehose.node)
     publisher = Publisher(firehose_log, ids)
     gateway = Gateway(
         guard,
@@ -87,7 +89,7 @@ def _directory(settings: Settings) -> Directory:
     return load_directory(settings.data.folder, shares)
 
 
-def _apply_retention(firehose: Firehose) -> None:
+def _apply_retention(firehose: EmbeddedLog) -> None:
     try:
         dropped = firehose.apply_retention(system_clock_ms())
     except FirecellError as error:  # the next minute tries again; publishing goes on
@@ -97,7 +99,7 @@ def _apply_retention(firehose: Firehose) -> None:
         log.info("retention: %d segments dropped", dropped)
 
 
-def _firehose_details(firehose: Firehose) -> dict[str, Any]:
+def _firehose_details(firehose: EmbeddedLog) -> dict[str, Any]:
     def vector(offsets: list[int]) -> dict[str, int]:
         return {str(partition): offset for partition, offset in enumerate(offsets)}
 

@@ -19,27 +19,19 @@ import msgspec
 from cells.settings_schema import CELL_FIELDS, CELL_NAME, DEFAULT_CELL, FIELDS, SECTIONS, Field
 from engine.errors import BadInput, Misconfigured
 from engine.limits import CELLS_MAX, CONFIG_FILE_BYTES_MAX
-from topics.urls import CachePlace, EmbeddedPlace, FirehosePlace, StorePlace
 
 DEFAULT_FILE = "firecell.toml"
 _ENVIRONMENT = "FIRECELL_"
 
 
 class Firehose(msgspec.Struct, frozen=True):
-    """[firehose]: `place` is what `url` says; `node` None: leased."""
+    """[firehose]: `folder` is where an embedded one lies; `node` None: leased."""
 
     url: str
-    place: FirehosePlace
+    folder: Path
     partitions: int
     retention_ms: int
     node: int | None
-
-    @property
-    def folder(self) -> Path:
-        """Where an embedded one lies; Misconfigured for any other."""
-        if isinstance(self.place, EmbeddedPlace):
-            return self.place.folder
-        raise Misconfigured(f"[firehose] url = {self.url!r}: this needs an embedded: firehose")
 
 
 class Data(msgspec.Struct, frozen=True):
@@ -55,12 +47,6 @@ class Http(msgspec.Struct, frozen=True):
     port: int
 
 
-class HBaseHelper(msgspec.Struct, frozen=True):
-    """[hbase]: the Java helper's argument file."""
-
-    helper: Path
-
-
 class TokensFile(msgspec.Struct, frozen=True):
     """[tokens]: the file of token hashes."""
 
@@ -68,15 +54,12 @@ class TokensFile(msgspec.Struct, frozen=True):
 
 
 class CellSettings(msgspec.Struct, frozen=True):
-    """[cells.NAME]: `place` and `cache_place` are what `store` and `cache` say. `folder` holds what
-    the cell keeps on this machine: an embedded store, the graph's snapshot."""
+    """[cells.NAME]: `folder` is where an embedded store lies."""
 
     name: str
     store: str
-    place: StorePlace
     folder: Path
     cache: str
-    cache_place: CachePlace
     share: float
     host: str
     port: int
@@ -96,7 +79,6 @@ class Settings(msgspec.Struct, frozen=True):
     data: Data
     http: Http
     tokens: TokensFile
-    hbase: HBaseHelper
     cells: dict[str, CellSettings]
     file: Path | None
     origins: dict[str, Origin]
@@ -208,7 +190,7 @@ def _build(values: dict[str, _Value], file: Path | None, base: Path) -> Settings
     read.data = data.folder if given.source == "flag" else given.value
     firehose = Firehose(
         url=read.text("firehose.url"),
-        place=read.take("firehose.url"),
+        folder=read.take("firehose.url"),
         partitions=read.take("firehose.partitions"),
         retention_ms=read.take("firehose.retention"),
         node=read.take("firehose.node"),
@@ -218,39 +200,31 @@ def _build(values: dict[str, _Value], file: Path | None, base: Path) -> Settings
         data=data,
         http=Http(read.take("http.host"), read.take("http.port")),
         tokens=TokensFile(read.take("tokens.file")),
-        hbase=HBaseHelper(read.take("hbase.helper")),
-        cells=_read_cells(read, names, firehose.place, data.folder),
+        cells=_read_cells(read, names, firehose.folder),
         file=file,
         origins=read.origins,
     )
 
 
-def _read_cells(
-    read: _Reader, names: list[str], firehose: FirehosePlace, data: Path
-) -> dict[str, CellSettings]:
+def _read_cells(read: _Reader, names: list[str], firehose: Path) -> dict[str, CellSettings]:
     cells = {}
-    users: dict[object, str] = {firehose: "the firehose"}
+    users = {firehose: "the firehose"}
     for name in names:
         prefix = f"cells.{name}."
         for refused in ("group", "keep.inbox", "keep.posts"):
             read.take(prefix + refused)
-        place = read.take(prefix + "store")
         cell = CellSettings(
             name=name,
             store=read.text(prefix + "store"),
-            place=place,
-            folder=place.folder if isinstance(place, EmbeddedPlace) else data / name,
-            cache=read.text(prefix + "cache"),
-            cache_place=read.take(prefix + "cache"),
+            folder=read.take(prefix + "store"),
+            cache=read.take(prefix + "cache"),
             share=read.take(prefix + "share"),
             host=read.take(prefix + "host"),
             port=read.take(prefix + "port"),
         )
-        for used in {place, EmbeddedPlace(cell.folder)}:
-            other = users.setdefault(used, f"cell {name!r}")
-            if other != f"cell {name!r}":
-                what = used.folder if isinstance(used, EmbeddedPlace) else cell.store
-                raise Misconfigured(f"{prefix}store: {what} is already used by {other}")
+        other = users.setdefault(cell.folder, f"cell {name!r}")
+        if other != f"cell {name!r}":
+            raise Misconfigured(f"{prefix}store: {cell.folder} is already used by {other}")
         cells[name] = cell
     return cells
 

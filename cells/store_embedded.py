@@ -229,7 +229,7 @@ class EmbeddedStore(StoreReads):
         self._stall_ms += (time.monotonic() - started) * 1_000
 
     def rest(self) -> None:
-        """Nobody writes: merge down to INBOX_RUNS_REST runs, for the readers; until the next run."""
+        """Nobody writes: merge from INBOX_RUNS_REST runs on for the readers, until the next."""
         self._merge_from(limits.INBOX_RUNS_REST)
 
     def _merge_from(self, runs: int) -> None:

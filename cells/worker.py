@@ -171,40 +171,6 @@ class Worker:
             self.times_ms[partition] = time_ms
         self.counts.add(batch)
 
-    def follow_other(self, records: Sequence[Record]) -> None:
-        """What another worker of this cell has made durable, for what is kept in memory here: the
-        graph, the caches, the position. Writes nothing. Between two batches only."""
-        changed: list[bytes] = []
-        for record in records:
-            if not self._is_next(record):
-                continue
-            toggle = toggle_of(record, self._home, self._partitions)
-            if toggle is not None:
-                change = self._graph.follow if toggle.kind == FOLLOW else self._graph.unfollow
-                if record.offset >= self._graph.end[record.partition]:
-                    change(record.partition, toggle.author, toggle.reader, record.offset)
-            else:
-                changed += self._changed_by(record)
-            self.next_offsets[record.partition] = record.offset + 1
-            self.times_ms[record.partition] = record.time_ms
-        if self._cache is not None and changed:
-            self._cache.changed(changed)
-
-    def _changed_by(self, record: Record) -> list[bytes]:
-        """Post keys that a record changes; relations that it changes are forgotten here."""
-        try:
-            event = decode(record.frame)
-        except BadInput:
-            return []
-        if type(event) is Post:
-            return [post_key(event.id, event.author)]
-        if type(event) is Edit or type(event) is Delete:
-            return [post_key(event.post, event.author)]
-        if type(event) is Relation:
-            self._forget_relations(event.reader)
-            self._forget_relations(event.author)
-        return []
-
     def _is_next(self, record: Record) -> bool:
         """I8: root offsets continue. Lower was seen before and is dropped; higher is a hole."""
         expected = self._planned[record.partition]

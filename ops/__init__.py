@@ -10,7 +10,6 @@
 | up, up_run, supervisor | all processes of this machine: started, watched, restarted, drained |
 | children | dying with the parent: what a child of the supervisor does first |
 | gateway, cell | one process of each kind |
-| members | further workers of one cell |
 | post, follow, publish, import_, dashboard, status | what people ask a running Firecell |
 | init, config, tokens | settings and tokens |
 | demo, bench_ | start `python -m bench...` |

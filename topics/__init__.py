@@ -4,10 +4,6 @@
 | --- | --- |
 | catalog | what a firehose is: identity, partitions, retention; the rules of group names |
 | log_embedded | the port `Log` on LMDB: append, read, roll, retain |
-| logs, urls | which log a configuration means; the URLs of firehose, stores and caches |
-| log_kafka | the port `Log` on Kafka: append |
-| kafka_topic, kafka_reader, kafka_groups | its topic and look-ups, its reads, its groups' positions |
-| kafka_client, kafka_records | the client library and its errors; what a message holds |
 | segment_table | which segments there are, and which are open in this process |
 | segments | one segment: append, seal, read, look up by time |
 | chunks | the bytes of appended records, alone in their file |

@@ -280,10 +280,9 @@ def test_retention_that_passed_a_cell_is_a_named_error_then_a_gap(world: World) 
     world.append([Timed(now(100), post(9, 100))])
     floors = world.log.begin_offsets()
     floors[partition] = 3
-    import topics.log_embedded as module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module.EmbeddedLog, "begin_offsets", lambda self: floors)
+        patch.setattr(EmbeddedLog, "begin_offsets", lambda self: floors)
         with pytest.raises(RetentionPassed) as raised:
             world.open()
         assert raised.value.extra["floor"] == {str(partition): 3}

@@ -15,12 +15,10 @@ import pytest
 from engine.errors import BadInput, FirecellError, TooLarge
 from engine.limits import EVENT_BYTES_MAX, GROUP_COMMIT_ENTRIES_MAX, READ_RECORDS_MAX
 from engine.ports import Log, Record
-from tests import kafka_broker
 from topics.log_embedded import EmbeddedLog
-from topics.log_kafka import KafkaLog
 
 PARTITIONS = 5
-BACKENDS = ["embedded", pytest.param("kafka", marks=pytest.mark.real)]
+BACKENDS = ["embedded"]
 Opens = Callable[[], Log]
 
 
@@ -32,14 +30,7 @@ def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opens]:
         opened.append(EmbeddedLog.open(tmp_path / "firehose", partitions=PARTITIONS))
         return opened[-1]
 
-    if request.param == "kafka":
-        place = kafka_broker.new_place()
-
-    def kafka() -> Log:
-        opened.append(KafkaLog.open(place, partitions=PARTITIONS))
-        return opened[-1]
-
-    yield {"embedded": embedded, "kafka": kafka}[request.param]
+    yield {"embedded": embedded}[request.param]
     for log in opened:
         log.close()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,6 @@ import numpy.typing as npt
 import pytest
 
 from cells.store_embedded import EmbeddedStore
-from cells.store_hbase import HBaseStore
-from engine import limits
 from engine.homing import HomeRange
 from engine.keys import (
     BLOCKED_BY,
@@ -30,22 +27,15 @@ from engine.keys import (
 )
 from engine.limits import FLOOR_NONE, POST_ID_MAX, RUN_KEYS_MIN, U64_MAX
 from engine.ports import Facts, Gap, OutboxEntry, PostRow, Record, Store, Toggle
-from tests.hbase_backend import backend, empty_cell
 
 PARTITIONS = 4
-BACKENDS = [
-    "embedded",
-    pytest.param("hbase", marks=pytest.mark.real),
-    pytest.param("hbase-bulk", marks=pytest.mark.real),
-]
+BACKENDS = ["embedded"]
 SIZES = {"puts": 300, "runs": RUN_KEYS_MIN}
 Opens = Callable[[], Store]
 
 
 @pytest.fixture(params=BACKENDS)
-def opens(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Opens]:
+def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opens]:
     opened: list[Store] = []
 
     def embedded() -> Store:
@@ -62,30 +52,9 @@ def opens(
         )
         return opened[-1]
 
-    def hbase() -> Store:
-        for store in opened:
-            store.close()
-        store = HBaseStore.open(
-            url,
-            identity="firehose-1",
-            partitions=PARTITIONS,
-            cell="c1",
-            home=HomeRange(),
-            helper=backend().helper,
-        )
-        store.bulk = request.param == "hbase-bulk"
-        opened.append(store)
-        return store
-
-    with ExitStack() as stack:
-        if request.param == "embedded":
-            yield embedded
-        else:
-            monkeypatch.setattr(limits, "HBASE_RUN_KEYS_MIN", RUN_KEYS_MIN)
-            url = stack.enter_context(empty_cell())
-            yield hbase
-        for store in opened:
-            store.close()
+    yield {"embedded": embedded}[request.param]
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture
