@@ -234,16 +234,16 @@ class Reader:
     def _unread(self, reader: int, marker: int | None, head: Judged | None) -> tuple[int, bool]:
         """(visible posts above the marker, whether counting stopped before the last of them).
 
-        With a marker the count goes up to UNREAD_MAX. A reader without one never marks: what the
-        first page holds is counted, and no more is looked at.
+        With a marker the count goes up to UNREAD_MAX. A reader without one never marks: what a
+        first page of the usual size holds is counted, and no more is looked at.
         """
         version = self._progress.version()
         known = self._unread_known.get(reader)
         if head is None and known is not None and known[:2] == (version, marker):
             return known[2]
         least = -1 if marker is None else marker
-        if head is None or not (marker is None or head.reaches(least)):
-            most = limits.PAGE_POSTS_DEFAULT if marker is None else limits.UNREAD_MAX
+        most = limits.PAGE_POSTS_DEFAULT if marker is None else limits.UNREAD_MAX
+        if head is None or not (head.reaches(least) or len(head.posts) > most):
             head = self._judge(reader, self._store.inbox_older(reader, b"", most + 1), most)
         asked = len(head.posts) - (not head.whole)  # a slice that goes on has one key more
         newer = zip(head.posts[:asked], head.visible, strict=False)
