@@ -42,6 +42,7 @@ def test_the_story_of_the_issue(tmp_path: Path, config: Path) -> None:
         page = up.dashboard(1, after=done["position"], wait_ms="5000")
         assert shown(page) == [("9", "post 2, edited")]
         assert page["posts"][0]["edited_at"] is not None
+        up.dashboard(9, after=done["position"], wait_ms="5000")  # the post is asked of 9's own cell
         assert up.get(f"/v1/posts/{first['id']}", author="9").status_code == 410
         done = up.publish({"type": "unfollow", "reader": "1", "author": "9"})
         assert shown(up.dashboard(1, after=done["position"], wait_ms="5000")) == []
