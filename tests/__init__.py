@@ -1,0 +1,1 @@
+"""Tests: folders mirror the product; contract/, sim/ and chaos/ go across it."""

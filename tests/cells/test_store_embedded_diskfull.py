@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from engine.homing import HomeRange
 from engine.keys import inbox_key, inbox_keys, post_key
 from engine.limits import RUN_KEYS_MIN
 from engine.ports import Facts
+from tests.disks import small_disk
 
 DISK_BYTES = 48 * 1024 * 1024
 RECOVERY_S = 15  # RocksDB looks for space every 5 s
@@ -29,16 +29,8 @@ RECOVERY_S = 15  # RocksDB looks for space every 5 s
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small disk of its own."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    size = f"size={DISK_BYTES}"
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting a small disk is not permitted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(tmp_path / "disk", DISK_BYTES) as folder:
+        yield folder
 
 
 def free_bytes(disk: Path) -> int:
