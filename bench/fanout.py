@@ -118,9 +118,7 @@ def started(cell: CellProcess, prepared: Prepared, talk: Talk) -> dict[str, Any]
         "memory_bytes": memory["all"],
         "memory_bytes_when_empty": prepared.empty_memory_bytes,
         "memory_bytes_per_edge": round(per_edge, 2),
-        "own_memory_bytes_per_edge": round(
-            (memory["own"] - prepared.empty_own_bytes) / edges, 2
-        ),
+        "own_memory_bytes_per_edge": round((memory["own"] - prepared.empty_own_bytes) / edges, 2),
     }
 
 
@@ -194,7 +192,7 @@ def latency(
     cell: CellProcess, feeder: Feeder, per_second: float, seconds: float, talk: Talk
 ) -> dict[str, Any]:
     """Phase 5: from the append to the durable inbox keys, as the cell's own histogram has it."""
-    settled_s = cell.wait_settled()  # what phase 4 left to merge is not this load's
+    settled_s = cell.wait_settled()["seconds"]  # what phase 4 left to merge is not this load's
     talk.say(f"latency: {per_second:,.0f} posts/s for {seconds:.0f} s, after {settled_s} s of rest")
     feeder.pace(per_second, LATENCY_SETTLE_S)
     before = cell.stats()

@@ -31,7 +31,12 @@ BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 NOTHING = "Not measured yet: `./run firecell bench fanout` and `./run firecell bench reads` do it."
 _BLOCK = re.compile(rf"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
 _ALONE = "_one_connection"
-_PAGE = re.compile(r"page_(\d+)_(everybody|deep)")
+_PAGE = re.compile(r"page_(\d+)_(cold|hot|deep)")
+_WHOSE = {
+    "cold": "any reader, never asked for before",
+    "hot": "any reader, asked for before",
+    "deep": "longest inboxes",
+}
 
 Document = dict[str, Any]
 Row = tuple[str, str]  # what, figure
@@ -167,6 +172,8 @@ def _reads(document: Document) -> Iterator[Row]:
                 ms = alone["ms"]
                 figure += f"; one at a time p50 {ms['p50']:.2f} ms, p99 {ms['p99']:.2f} ms"
             yield f"{_page(name)}{title}", figure
+        if part == "idle" and document.get("page_300_costs_page_1"):
+            yield "page 300 costs", f"{document['page_300_costs_page_1']:.2f} times page 1"
         if "inbox_writes_per_second" in measured:
             yield "inbox writes/s meanwhile", f"{measured['inbox_writes_per_second']:,.0f}"
 
@@ -175,8 +182,7 @@ def _page(name: str) -> str:
     match = _PAGE.fullmatch(name)
     if match is None:
         return name
-    which = "any reader" if match[2] == "everybody" else "longest inboxes"
-    return f"page {match[1]}, {which}"
+    return f"page {match[1]}, {_WHOSE[match[2]]}"
 
 
 _ROWS: Sequence[tuple[str, Callable[[Document], Iterator[Row]]]] = (

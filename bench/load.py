@@ -164,13 +164,14 @@ async def for_each(
 
 @dataclass
 class Task:
-    """What a load generator shall do: GET `paths` in turn, over and over."""
+    """What a load generator shall do: GET `paths` in turn, over and over unless `once`."""
 
     url: str
     paths: list[str]
     connections: int
     seconds: float
     warm_seconds: float = 1.0  # requests before are sent, but not counted
+    once: bool = False  # each path once at most: it ends with the last one, if not before
 
 
 @dataclass
@@ -206,10 +207,14 @@ class _Generator:
     async def run(self) -> LoadResult:
         """Do the task."""
         loop = asyncio.get_running_loop()
+        self._counting, started = not self.task.warm_seconds, time.perf_counter()
         connections = [await self._connect(loop) for _ in range(self.task.connections)]
-        await asyncio.sleep(self.task.warm_seconds)
-        self._counting, started = True, time.perf_counter()
-        await asyncio.sleep(self.task.seconds)
+        if self.task.warm_seconds:
+            await asyncio.sleep(self.task.warm_seconds)
+            self._counting, started = True, time.perf_counter()
+        with contextlib.suppress(TimeoutError):  # only what asks each path once ends before
+            async with asyncio.timeout(self.task.seconds):
+                await self._idle.wait()
         self._counting, self._stopping = False, True
         seconds = time.perf_counter() - started
         with contextlib.suppress(TimeoutError):
@@ -224,7 +229,7 @@ class _Generator:
 
         def go() -> None:
             nonlocal sent_at
-            if self._stopping:
+            if self._stopping or (self.task.once and self._next >= len(self._requests)):
                 self._end()
                 return
             request = self._requests[self._next % len(self._requests)]
@@ -307,8 +312,6 @@ def run_load(
 ) -> LoadResult:
     """GET `paths` in turn over `connections` for `seconds`, from a process of its own."""
     return end_load(start_load(Task(url, list(paths), connections, seconds, warm_seconds)))
-
-
 
 
 def _main() -> int:

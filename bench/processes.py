@@ -21,7 +21,7 @@ import httpx
 
 from bench import machine
 from engine.errors import FirecellError, Unavailable
-from engine.limits import DRAIN_GRACE_S, DRAIN_S
+from engine.limits import DRAIN_GRACE_S, DRAIN_S, WORKER_REST_S
 from ops.children import child_command, child_environment
 from topics import runfiles
 
@@ -31,7 +31,8 @@ FIREHOSE, DATA, LOG_FILE = "firehose", "data", "cell.log"
 READY_S = 600  # a cell that loads a graph from its store, without a snapshot, may take minutes
 STALL_S = 120  # a cell that applies nothing for so long has failed
 SETTLE_S_MAX = 120.0
-_SETTLED_S = 3.0  # nothing merged for so long: settled
+_SETTLED_S = WORKER_REST_S + 1.0  # no merge for so long: settled
+_SETTLE_POLL_S = 0.1
 _POLL_S = 0.02
 _TAIL_BYTES = 2_000
 _CONFIG = """\
@@ -202,16 +203,24 @@ class CellProcess:
             left_s = (events - applied) / rate if rate else poll_s
             time.sleep(min(poll_s, max(left_s / 2, _POLL_S)))
 
-    def wait_settled(self) -> float:
-        """Until the store merges nothing any more, or SETTLE_S_MAX; the seconds waited."""
-        started = moved_at = time.monotonic()
-        merged = -1
-        while time.monotonic() - moved_at < _SETTLED_S < SETTLE_S_MAX - (moved_at - started):
-            now = int(self.stats().get("store_compaction_bytes", 0))
-            if now != merged:
-                merged, moved_at = now, time.monotonic()
-            time.sleep(0.25)
-        return round(time.monotonic() - started, 1)
+    def wait_settled(self) -> dict[str, Any]:
+        """Until no merge of the store has run for _SETTLED_S (a resting cell begins some after
+        WORKER_REST_S, so none is due then), or SETTLE_S_MAX: how long that took, whether it got
+        there, and the sorted runs that a page looks into now."""
+        started = busy_at = time.monotonic()
+        while True:
+            numbers = self.stats()
+            if numbers["store_merges"]:
+                busy_at = numbers["at"]
+            settled = numbers["at"] - busy_at > _SETTLED_S
+            if settled or numbers["at"] - started > SETTLE_S_MAX:
+                break
+            time.sleep(_SETTLE_POLL_S)
+        return {
+            "settled": settled,
+            "seconds": round(numbers["at"] - started, 1),
+            "sorted_runs": int(numbers["store_sorted_runs"]),
+        }
 
     def cpu_seconds(self) -> float:
         """User and system seconds so far."""

@@ -1,12 +1,15 @@
 """`python -m bench.reads`: dashboard pages per second and their latency, near the top and far back.
 
 It goes on in the folder that the last `bench.fanout` left: a cell with its graph and inboxes. Pages
-are asked for over HTTP straight at the cell by a load generator in a process of its own; first
-idle, after compaction has settled, then while posts are fanned out at half of the measured rate.
+are asked for over HTTP straight at the cell by a load generator in a process of its own, with one
+request at a time on each connection; first idle, once no merge of the store runs or is due, then
+while posts are fanned out at half of the measured rate.
 
 | what | which pages |
 | --- | --- |
-| page 1, everybody | the first page of many readers drawn evenly: most are cold |
+| page 1, cold | of READERS readers drawn evenly over all, each once, in random order, right after |
+|   | the cell's start: nothing is in its caches (the kernel's may hold the files) |
+| page 1, hot | of the same readers, over and over |
 | page 1, 20, 300, deep | of the readers with the longest inboxes; cursors are found by walking |
 
 The readers of page 300 are few (only the busiest have 6,000 posts): the result says how many.
@@ -15,7 +18,9 @@ The readers of page 300 are few (only the busiest have 6,000 posts): the result 
 from __future__ import annotations
 
 import json
+import resource
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +31,7 @@ import numpy as np
 import typer
 import uvloop
 
-from bench import load, report
+from bench import load, machine, report
 from bench.fanout import LATENCY_SHARE, run_app
 from bench.feeder import Feeder
 from bench.load import Client, LoadResult, Task
@@ -38,7 +43,8 @@ from engine.errors import NotFound, Precondition
 from engine.limits import PAGE_POSTS_DEFAULT
 
 PAGES = (1, 20, 300)
-EVERYBODY = 20_000  # readers whose first page is asked for
+READERS = 20_000  # whose first page is asked for: some 400,000 posts, which the cache holds
+COLD_SECONDS = 60.0  # for the first round over all of them, at most
 DEEP_MAX = 64  # readers whose far pages are asked for
 CONNECTIONS = 16
 SECONDS = 10.0
@@ -62,6 +68,24 @@ class Options:
     connections: int = CONNECTIONS
     seed: int = 1
     beside: bool = True
+
+
+class Others:
+    """What share of the cores neither the cell nor this bench has used since."""
+
+    def __init__(self, cell: CellProcess) -> None:
+        self._cell = cell
+        self._before = self._look()
+
+    def _look(self) -> tuple[float, float]:
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)  # the load generators
+        ours = machine.cpu_seconds() + ended.ru_utime + ended.ru_stime + self._cell.cpu_seconds()
+        return time.monotonic(), machine.busy_seconds() - ours
+
+    def share(self) -> float:
+        """0..1, of all cores together."""
+        (start, before), (end, after) = self._before, self._look()
+        return round(max(after - before, 0.0) / (end - start) / machine.cores(), 3)
 
 
 def forecast_posts(workload: Workload, posts: int) -> U64s:
@@ -100,22 +124,22 @@ async def find_cursors(url: str, readers: list[int], pages: int) -> dict[int, li
     return found
 
 
-def choose_paths(
-    url: str, workload: Workload, posts: int, seed: int, talk: Talk
-) -> dict[str, list[str]]:
-    """Name of a kind of page -> its paths."""
-    everybody = sorted(workload.sample_readers(EVERYBODY, seed))
-    order = np.random.default_rng(seed).permutation(len(everybody))
-    limit = f"limit={PAGE_POSTS_DEFAULT}"
-    chosen = {
-        "page_1_everybody": [f"/v1/users/{everybody[n]}/dashboard?{limit}" for n in order.tolist()]
-    }
+def first_pages(workload: Workload, seed: int) -> list[str]:
+    """Paths of page 1 of READERS readers, drawn evenly, in random order."""
+    drawn = sorted(workload.sample_readers(READERS, seed))
+    order = np.random.default_rng(seed).permutation(len(drawn)).tolist()
+    return [f"/v1/users/{drawn[n]}/dashboard?limit={PAGE_POSTS_DEFAULT}" for n in order]
+
+
+def deep_pages(url: str, workload: Workload, posts: int, talk: Talk) -> dict[str, list[str]]:
+    """Kind of page -> its paths, of the readers who have the most pages."""
     for deepest in sorted(PAGES, reverse=True):
         readers = deep_readers(workload, posts, deepest)
         if readers:
             break
     talk.say(f"walking {len(readers)} readers to page {deepest}")
     walked = uvloop.run(find_cursors(url, readers, deepest))
+    chosen = {}
     for page in PAGES:
         paths = [paths[page - 1] for paths in walked.values() if len(paths) >= page]
         if paths:
@@ -161,6 +185,22 @@ def compact(document: dict[str, Any]) -> dict[str, Any]:
     return lines
 
 
+def _say(kind: str, result: LoadResult, talk: Talk) -> None:
+    talk.say(
+        f"{kind}: {result.per_second:,.0f} pages/s, p50 {result.latency_ms['p50']:.2f} ms,"
+        f" p99 {result.latency_ms['p99']:.2f} ms"
+        + (f", {result.failures} failures" if result.failures else "")
+    )
+
+
+def read_cold(url: str, paths: list[str], options: Options, talk: Talk) -> dict[str, Any]:
+    """Each page once."""
+    task = Task(url, paths, options.connections, COLD_SECONDS, warm_seconds=0.0, once=True)
+    result = load.end_load(load.start_load(task))
+    _say("page_1_cold", result, talk)
+    return {**_shown(result, paths), "asked": result.requests}
+
+
 def read_all(
     url: str,
     chosen: dict[str, list[str]],
@@ -173,14 +213,10 @@ def read_all(
     for name, paths in chosen.items():
         for connections in (options.connections, 1):
             task = Task(url, paths, connections, options.seconds, min(1.0, options.seconds))
-            result = generate(task)
             kind = name if connections > 1 else f"{name}_one_connection"
+            result = generate(task)
             found[kind] = _shown(result, paths)
-            talk.say(
-                f"{kind}: {result.per_second:,.0f} pages/s, p50"
-                f" {result.latency_ms['p50']:.2f} ms, p99 {result.latency_ms['p99']:.2f} ms"
-                + (f", {result.failures} failures" if result.failures else "")
-            )
+            _say(kind, result, talk)
     return found
 
 
@@ -211,21 +247,23 @@ def run(workload: Workload, keep: Path, options: Options, talk: Talk) -> dict[st
     document: dict[str, Any] = {"connections": options.connections, "posts": ceiling["posts"]}
     with CellProcess(folder) as cell:
         document["start_seconds"] = round(cell.start_seconds, 2)
-        document["settle_seconds"] = cell.wait_settled()
-        chosen = choose_paths(cell.url, workload, ceiling["posts"], options.seed, talk)
+        document["merges"] = cell.wait_settled()
+        others = Others(cell)
+        first = first_pages(workload, options.seed)
+        talk.say(f"idle, {document['merges']}")
+        cold = read_cold(cell.url, first, options, talk)
+        chosen = {"page_1_hot": first}
+        chosen |= deep_pages(cell.url, workload, ceiling["posts"], talk)
         document["readers"] = {name: len(paths) for name, paths in chosen.items()}
-        talk.say("idle")
-        document["idle"] = read_all(
+        idle = read_all(
             cell.url, chosen, options, talk, lambda task: load.end_load(load.start_load(task))
         )
+        document["idle"] = {"page_1_cold": cold, **idle, "other_cpu_share": others.share()}
         if options.beside:
             document["beside_fan_out"] = beside(cell, folder, workload, chosen, options, talk)
     document["page_300_costs_page_1"] = cost_of_depth(document["idle"])
-    everything = [*document["idle"].values()]
-    everything += [
-        value for value in document.get("beside_fan_out", {}).values() if isinstance(value, dict)
-    ]
-    document["ok"] = not any(kind["failures"] for kind in everything)
+    kinds = [*document["idle"].values(), *document.get("beside_fan_out", {}).values()]
+    document["ok"] = not any(kind["failures"] for kind in kinds if isinstance(kind, dict))
     return {**document, "workload": workload.describe()}
 
 
@@ -243,7 +281,7 @@ def beside(
     talk.say(f"beside fan-out at {per_second:,.0f} posts/s")
     feeder = Feeder(folder / FIREHOSE, PARTITIONS, workload, _SEED)
     try:
-        before = cell.stats()
+        before, others = cell.stats(), Others(cell)
         found = read_all(cell.url, chosen, options, talk, beside_fan_out(feeder, per_second))
         after = cell.stats()
     finally:
@@ -251,6 +289,7 @@ def beside(
     spent = after["at"] - before["at"]
     written = after["inbox_keys_total"] - before["inbox_keys_total"]
     found["inbox_writes_per_second"] = round(written / spent, 1)
+    found["other_cpu_share"] = others.share()
     found["posts_per_second_asked"] = round(per_second, 1)
     found["lag_events_at_end"] = after["lag_events"]
     return found

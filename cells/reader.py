@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import compress
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -112,25 +113,18 @@ class Reader:
             posts, following, head = self._page_older(reader, start_older, limit)
             unread, capped = self._unread(reader, marker, head)
             top = start_older.post if start_older is not None else None
-        seen_from = -1 if marker is None else marker
-        body = b",".join(
-            [shown[1] + (b"true}" if post <= seen_from else b"false}") for post, shown in posts]
-        )
         oldest = following.post if following is not None else None
-        return b'{"reader":"%d","cell":%b,"posts":[%b],"next":%b,"settled":"%b",%b}' % (
-            reader,
-            self._cell_json,
-            body,
-            b'"%b"' % str(following).encode() if following is not None else b"null",
-            str(settled_cursor(self._progress.settled_ms())).encode(),
-            b'"marker":%b,"unread":%d,"unread_capped":%b,"gaps":%b'
-            % (
-                b'"%d"' % marker if marker is not None else b"null",
-                unread,
-                b"true" if capped else b"false",
-                self._gaps(top, oldest if newer is None else None),
-            ),
-        )
+        # joined, not formatted: a page is some 8 KB, and each copy of it is felt
+        page = [
+            b'{"reader":"%d","cell":%b,"posts":[' % (reader, self._cell_json),
+            _joined(posts, -1 if marker is None else marker),
+            b'],"next":"%b"' % str(following).encode() if following else b'],"next":null',
+            b',"settled":"%b"' % str(settled_cursor(self._progress.settled_ms())).encode(),
+            b',"marker":null' if marker is None else b',"marker":"%d"' % marker,
+            b',"unread":%d,"unread_capped":%b' % (unread, b"true" if capped else b"false"),
+            b',"gaps":%b}' % self._gaps(top, oldest if newer is None else None),
+        ]
+        return b"".join(page)
 
     def _page_older(
         self, reader: int, start: Cursor | None, limit: int
@@ -146,13 +140,12 @@ class Reader:
             if start is None and head is None:
                 head = judged
             count = len(judged.posts)
-            for index in range(min(count, limit)):
-                if judged.visible[index]:
-                    posts.append((judged.posts[index], judged.shown[index]))
-                    if len(posts) == limit:
-                        at_end = index + 1 == count
-                        place = Cursor(judged.posts[index], judged.authors[index])
-                        return posts, None if at_end else place, head
+            taken = list(compress(range(min(count, limit)), judged.visible))[: limit - len(posts)]
+            posts += [(judged.posts[index], judged.shown[index]) for index in taken]
+            if len(posts) == limit:
+                last = taken[-1]
+                place = Cursor(judged.posts[last], judged.authors[last])
+                return posts, None if last + 1 == count else place, head
             if count <= limit:
                 return posts, None, head
             looked += limit
@@ -191,29 +184,26 @@ class Reader:
         count = len(raw) // _KEY
         if count == 0:
             return Judged([], [], [], [], True)
-        words = np.frombuffer(raw, dtype=">u8").reshape(count, 3)
-        authors = words[:, 2].astype(np.uint64)
+        words = np.frombuffer(raw, dtype=">u8").reshape(count, 3).astype(np.uint64)
+        authors: list[int] = words[:, 2].tolist()
+        posts: list[int] = (~words[:, 1]).tolist()
         shown = self._shown([raw[i + 8 : i + _KEY] for i in range(0, count * _KEY, _KEY)])
-        offsets = np.array([entry[0] for entry in shown], dtype=np.int64)
-        starts = self._graph.interval_from(reader, authors)
-        starts[authors == np.uint64(reader)] = 0  # everybody follows themselves
-        visible = (starts >= 0) & (offsets >= starts)
-        author_list: list[int] = authors.tolist()
-        post_list: list[int] = (~words[:, 1].astype(np.uint64)).tolist()
-        verdicts: list[bool] = visible.tolist()
-        if not visible.all():
-            for index in np.flatnonzero(~visible).tolist():
-                if offsets[index] >= 0 and starts[index] >= 0:
-                    verdicts[index] = self._reached(
-                        reader, author_list[index], int(offsets[index]), post_list[index]
-                    )
+        starts: list[int] = self._graph.interval_from(reader, words[:, 2]).tolist()
+        visible = [
+            0 <= start <= entry[0]  # its offset, -1 when it is not there
+            for start, entry in zip(starts, shown, strict=True)
+        ]
+        if False in visible:
+            for index, (start, entry) in enumerate(zip(starts, shown, strict=True)):
+                if start > entry[0] >= 0:
+                    visible[index] = self._reached(reader, authors[index], entry[0], posts[index])
         hidden = self._relations.hidden(reader)
         if hidden:
-            verdicts = [
+            visible = [
                 verdict and author not in hidden
-                for verdict, author in zip(verdicts, author_list, strict=True)
+                for verdict, author in zip(visible, authors, strict=True)
             ]
-        return Judged(post_list, author_list, shown, verdicts, count <= asked)
+        return Judged(posts, authors, shown, visible, count <= asked)
 
     def _reached(self, reader: int, author: int, offset: int, post: int) -> bool:
         """Whether the backfill of the current follow reached a post from before it."""
@@ -239,7 +229,7 @@ class Reader:
         """
         version = self._progress.version()
         known = self._unread_known.get(reader)
-        if head is None and known is not None and known[:2] == (version, marker):
+        if known is not None and known[:2] == (version, marker):
             return known[2]
         least = -1 if marker is None else marker
         most = limits.PAGE_POSTS_DEFAULT if marker is None else limits.UNREAD_MAX
@@ -367,6 +357,15 @@ class Reader:
             raise WrongCell(f"user {user} is not at home in cell {self._cell}: ask the directory")
 
 
+def _joined(posts: list[tuple[int, Shown]], marker: int) -> bytes:
+    """Posts of a dashboard, newest first: up to the marker they were seen."""
+    if posts and posts[-1][0] > marker:
+        return b"false},".join([shown[1] for _, shown in posts]) + b"false}"
+    return b",".join(
+        [shown[1] + (b"true}" if post <= marker else b"false}") for post, shown in posts]
+    )
+
+
 def _closed(shown: Shown) -> bytes:
     """A post outside of a dashboard: without the reader's view."""
     return shown.fragment[: -len(b',"seen":')] + b"}"
@@ -389,5 +388,3 @@ def _user_cursor(text: str) -> int:
         if user <= U64_MAX:
             return user
     raise BadInput("cursor: no cursor of ours: take `next` of a page", "cursor")
-
-

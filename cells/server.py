@@ -1,15 +1,16 @@
 """A cell's HTTP: pages straight from the reader, on the event loop, beside the fan-out thread.
 
-The dashboard is the hot route: it is answered without request and response objects (`Quick` in
-topics/http.py), and takes the long way only to wait or to say what is wrong. Pages are served from
-the moment when the cell has applied what the log held at its start, so none ever goes back; they
-are served on while the fan-out is in trouble. The app lives on one event loop.
+The dashboard is the hot route: it is answered without ASGI (`Quick` in topics/http.py), and takes
+the long way only to wait or to say what is wrong. Pages are served from the moment when the cell
+has applied what the log held at its start, so none ever goes back; they are served on while the
+fan-out is in trouble. The app lives on one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
@@ -23,6 +24,7 @@ from engine.limits import (
     AFTER_WAITERS_MAX,
     FOLLOWERS_PAGE_DEFAULT,
     FOLLOWERS_PAGE_MAX,
+    HTTP_QUERIES_CACHED_MAX,
     MARKER_BODY_BYTES_MAX,
     PAGE_POSTS_DEFAULT,
     PAGE_POSTS_MAX,
@@ -155,7 +157,7 @@ class CellServer:
             "inbox": self._inbox,
             "readyz": self._readyz,
         }
-        quick = Quick("dashboard", "/v1/users/", "/dashboard", self._dashboard_quickly)
+        quick = Quick("dashboard", b"/v1/users/", b"/dashboard", self._dashboard_quickly)
         self.app = HttpApp(CELL, handlers, guard, metrics, quick=quick)
 
     def attach(self, pages: Pages, runner: Applying, partitions: int) -> None:
@@ -186,17 +188,16 @@ class CellServer:
 
     def _dashboard_quickly(self, user: str, query: bytes) -> bytes | None:
         """The page for GET /v1/users/{user}/dashboard, unless the request has to wait."""
-        if not query:
-            reader = wire.parse_user(user, "id")
-            return self._reader().dashboard(reader, limit=PAGE_POSTS_DEFAULT)
-        asked = parse_query(query, _DASHBOARD)
-        if "after" in asked:
+        asked = _quick_asked(query)
+        if asked is None:
             return None
-        reader, limit, older, newer = _dashboard_asked(user, asked)
+        limit, older, newer = asked
+        reader = wire.parse_user(user, "id")
         return self._reader().dashboard(reader, limit=limit, cursor=older, newer=newer)
 
     async def _dashboard(self, call: Call) -> Response:
-        reader, limit, older, newer = _dashboard_asked(call.parts["id"], call.query)
+        limit, older, newer = _dashboard_asked(call.query)
+        reader = wire.parse_user(call.parts["id"], "id")
         if "after" in call.query:
             await self._wait(call)
         page = self._reader().dashboard(reader, limit=limit, cursor=older, newer=newer)
@@ -276,16 +277,21 @@ class CellServer:
         return None if self._runner is None else self._runner.latency
 
 
-def _dashboard_asked(
-    user: str, query: Mapping[str, str]
-) -> tuple[int, int, str | None, str | None]:
-    """(reader, limit, cursor, newer), checked."""
+@lru_cache(HTTP_QUERIES_CACHED_MAX)
+def _quick_asked(query: bytes) -> tuple[int, str | None, str | None] | None:
+    """What the quick route needs of a query, as sent; None when it has to wait."""
+    asked = parse_query(query, _DASHBOARD)
+    return None if "after" in asked else _dashboard_asked(asked)
+
+
+def _dashboard_asked(query: Mapping[str, str]) -> tuple[int, str | None, str | None]:
+    """(limit, cursor, newer), checked."""
     older, newer = cursor(query, "cursor"), cursor(query, "newer")
     if older is not None and newer is not None:
         raise BadInput("newer: give cursor or newer, not both", "newer")
     if "wait_ms" in query and "after" not in query:
         raise BadInput("wait_ms: nothing to wait for without after", "wait_ms")
-    return wire.parse_user(user, "id"), _limit(query), older, newer
+    return _limit(query), older, newer
 
 
 def _limit(query: Mapping[str, str]) -> int:

@@ -280,9 +280,9 @@ class EmbeddedStore(StoreReads):
             raise translate(error, f"write a checkpoint to {folder}") from error
 
     def stats(self) -> dict[str, int]:
-        """disk_bytes, files_level0 and sorted_runs of the inbox, compaction_bytes (written by
-        merging and flushing since open), stall_ms, runs_adopted, inbox_keys_written,
-        bytes_written (log and runs, since open)."""
+        """disk_bytes; files_level0 and sorted_runs of the inbox; merges that run now; since open:
+        compaction_bytes (written by merging and flushing), stall_ms, runs_adopted,
+        inbox_keys_written, bytes_written (log and runs)."""
         if self._closed:
             raise Unavailable("the store is closed")
         statistics = _statistics(self._options.get_statistics() or "")
@@ -290,6 +290,7 @@ class EmbeddedStore(StoreReads):
             "disk_bytes": _bytes_in(self.folder),
             "files_level0": self._number("num-files-at-level0"),
             "sorted_runs": self._sorted_runs(),
+            "merges": self._number("num-running-compactions"),
             "compaction_bytes": statistics.get("rocksdb.compact.write.bytes", 0)
             + statistics.get("rocksdb.flush.write.bytes", 0),
             "stall_ms": round(self._stall_ms),

@@ -186,6 +186,7 @@ SWITCH_INTERVAL_S = 0.0005  # the interpreter's: readers share the GIL with the 
 # --- HTTP plumbing (topics/http*.py) -------------------------------------------------------------
 HTTP_LINGER_S = 2  # what a refused client still sends is thrown away this long, so it sees why
 HTTP_HOSTS_CACHED_MAX = 64  # verdicts on Host headers that are remembered
+HTTP_QUERIES_CACHED_MAX = 256  # queries of dashboards that are remembered as parsed: few differ
 HTTP_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 REQUEST_ID_CHARACTERS_MAX = 64  # a longer X-Request-ID is not echoed
 MARKER_BODY_BYTES_MAX = 1_024  # `{"post":"..."}` with room for blanks

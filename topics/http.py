@@ -1,9 +1,10 @@
 """The HTTP plumbing that gateway and cells share: one raw ASGI app over the route table.
 
 `HttpApp` checks Host, Origin, token and scope, matches the route, reads the query strictly, turns
-every error into a problem document, counts, and echoes a short X-Request-ID. One `Quick` route may
-be answered without any of starlette's objects: it handles only what is plainly right, and leaves
-everything else to the long way. An app lives on one event loop.
+every error into a problem document, counts, and echoes a short X-Request-ID. One `Quick` route is
+answered without ASGI: the protocol (topics/http_bounds.py) asks `answer_quickly`, which handles
+only what is plainly right and leaves everything else to the long way. An app lives on one event
+loop.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Quick:
     None to take the long way; so does an error, which the long way meets again and answers."""
 
     name: str
-    prefix: str
-    suffix: str
+    prefix: bytes
+    suffix: bytes
     answer: Callable[[str, bytes], bytes | None]
 
 
@@ -102,30 +103,30 @@ class HttpApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
         if scope["type"] == "http":
-            if self._quick is not None and scope["method"] == "GET":
-                started = perf_counter()
-                body = self._answer_quickly(scope, self._quick)
-                if body is not None:
-                    await send(_start_of(body))
-                    await send({"type": "http.response.body", "body": body})
-                    self._quick_counts.add(200, perf_counter() - started)
-                    return
             await self._answer(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._live(receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
-    def _answer_quickly(self, scope: Scope, quick: Quick) -> bytes | None:
-        path = scope["path"]
-        if not (path.startswith(quick.prefix) and path.endswith(quick.suffix)):
+    def answer_quickly(self, target: bytes, headers: Headers) -> bytes | None:
+        """The JSON for GET `target`, a path with its query as sent; None for everything that is
+        not plainly the quick route's, may not be asked, or fails: then take the long way."""
+        quick = self._quick
+        if quick is None or not target.startswith(quick.prefix):
             return None
-        if not self._guard.waves_through(scope["headers"]):
+        started = perf_counter()
+        path, _, query = target.partition(b"?")
+        if not path.endswith(quick.suffix) or not self._guard.waves_through(headers):
             return None
         try:
-            return quick.answer(path[len(quick.prefix) : -len(quick.suffix)], scope["query_string"])
-        except FirecellError:
+            middle = path[len(quick.prefix) : -len(quick.suffix)].decode("ascii")
+            body = quick.answer(middle, query)
+        except Exception:  # the long way meets it again, and answers or logs it
             return None
+        if body is not None:
+            self._quick_counts.add(200, perf_counter() - started)
+        return body
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -227,18 +228,6 @@ def _parts_of(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
         elif wanted != found:
             return None
     return parts
-
-
-_CONTENT_TYPE = (b"content-type", b"application/json")
-
-
-def _start_of(body: bytes) -> Message:
-    length = str(len(body)).encode()
-    return {
-        "type": "http.response.start",
-        "status": 200,
-        "headers": [_CONTENT_TYPE, (b"content-length", length)],
-    }
 
 
 def _echoing(headers: Headers, send: Send) -> Send:

@@ -3,23 +3,30 @@ in the event loop's thread.
 
 uvicorn's httptools protocol bounds neither the bytes of a header nor the time that a client takes
 to send it, so 2,000 silent connections would shut everybody out.
+
+An app with `answer_quickly` (topics/http.py) is asked at the end of a plain GET's head, before
+there is a task or an ASGI message, and its page leaves in one write, which wakes its reader once.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine.errors import TooLarge
 from engine.limits import HTTP_CONNECTIONS_MAX, HTTP_HEADER_BYTES_MAX, HTTP_HEADER_WAIT_S
+from topics.http_body import Headers
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-type: text/plain; charset=utf-8\r\ncontent-length: 18\r\nconnection: close\r\n\r\n"
     b"headers too large\n"
 )
+_HEAD = b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+_Quickly = Callable[[bytes, Headers], bytes | None]
 _SPARE_CONNECTIONS = 64  # above the bound these still get a 503; beyond them the door is shut
 
 
@@ -31,6 +38,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_open = True  # between requests, or inside of a request's head
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._in_head = False  # a head has begun and not ended
+        self._quick: _Quickly | None = getattr(self.app, "answer_quickly", None)
+        self._may_be_quick = False
+        self._answered = False  # the request in hand, quickly
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse beyond the bound; start the clock for the first head."""
@@ -46,32 +57,69 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count the bytes of an open head: a header without an end never reaches a callback."""
+        """Count the bytes of an open head: a header without an end never reaches a callback. A
+        head that is not whole yet has its clock."""
         if self._head_open:
             self._head_bytes += len(data)
+        self._may_be_quick = self._quick is not None
         super().data_received(data)
+        if self._in_head:
+            self._start_timer()
         if self._head_open and self._head_bytes > HTTP_HEADER_BYTES_MAX:
             self._refuse()
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        self._start_timer()
+        self._in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """A head ends: refuse one that came too large in a single piece."""
+        """A head ends: refuse one that came too large in a single piece; answer a quick one."""
         self._stop_timer()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        self._in_head = False
+        size = len(self.url) + sum([len(name) + len(value) + 4 for name, value in self.headers])
         if size > HTTP_HEADER_BYTES_MAX:
             self._refuse()
             raise TooLarge("headers too large")  # stops the parser; uvicorn closes
         self._head_open = False
-        super().on_headers_complete()
+        self._answered = self._may_be_quick and self._answer_quickly()
+        if not self._answered:
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The next head may begin."""
         self._head_open, self._head_bytes = True, 0
-        super().on_message_complete()
+        if not self._answered:
+            super().on_message_complete()
+
+    def _answer_quickly(self) -> bool:
+        """Answer a plain GET at once; False leaves it to uvicorn. Once per piece of data: of many
+        requests in one piece the others wait for their turn on the loop."""
+        self._may_be_quick = False
+        parser, cycle = self.parser, self.cycle
+        if (
+            parser.get_method() != b"GET"
+            or not parser.should_keep_alive()
+            or parser.should_upgrade()
+            or parser.get_http_version() != "1.1"
+            or (cycle is not None and not cycle.response_complete)
+            or self.flow.write_paused
+            or self.transport.is_closing()
+            or self._is_crowded()
+        ):
+            return False
+        body = self._quick(self.url, self.headers) if self._quick is not None else None
+        if body is None:
+            return False
+        more = b"".join([b"%b: %b\r\n" % pair for pair in self.server_state.default_headers])
+        self.transport.write(_HEAD % (more, len(body)) + body)
+        self.on_response_complete()
+        return True
+
+    def _is_crowded(self) -> bool:
+        """Whether uvicorn would answer 503."""
+        most = self.limit_concurrency
+        return most is not None and max(len(self.connections), len(self.tasks)) >= most
 
     def _refuse(self) -> None:
         if not self.transport.is_closing():

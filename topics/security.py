@@ -21,7 +21,9 @@ from topics.http_body import Headers
 from topics.http_problem import too_many
 
 _LOCAL_HOSTS = (b"127.0.0.1", b"localhost", b"[::1]")
-_SLOW_HEADERS = frozenset((b"origin", b"x-request-id"))
+_SLOW_HEADERS = frozenset(
+    (b"origin", b"x-request-id", b"content-length", b"transfer-encoding", b"expect")
+)
 
 
 class Tokens(Protocol):

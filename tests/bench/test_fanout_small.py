@@ -94,9 +94,12 @@ def test_reads_go_on_in_the_same_folder(fanned_out: dict[str, Any], folder: Path
     assert code == 0, talk
     for when in ("idle", "beside_fan_out"):
         found = document[when]
-        assert found["page_1_everybody"]["pages_per_second"] > 0
-        assert found["page_1_everybody"]["posts_per_page"] > 1
+        assert found["page_1_hot"]["pages_per_second"] > 0
+        assert found["page_1_hot"]["posts_per_page"] > 1
         assert found["page_1_deep_one_connection"]["failures"] == 0
+    cold = document["idle"]["page_1_cold"]
+    assert cold["asked"] == cold["distinct"] > 0, "each reader once"
+    assert document["merges"]["settled"]
     assert document["beside_fan_out"]["inbox_writes_per_second"] > 0
 
 

@@ -121,3 +121,12 @@ def test_failures_are_counted_not_hidden() -> None:
         assert result.failures == result.requests > 0
 
     with_server(refuse, use)
+
+
+def test_each_path_once_ends_by_itself() -> None:
+    async def use(url: str) -> None:
+        paths = [f"/{number}" for number in range(50)]
+        result = await _Generator(Task(url, paths, 4, 15, warm_seconds=0, once=True)).run()
+        assert (result.requests, result.failures) == (50, 0)
+
+    with_server(answer_all, use)

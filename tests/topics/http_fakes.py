@@ -274,7 +274,7 @@ def live(app: Any) -> Iterator[int]:
     listener.listen()
     config = uvicorn.Config(
         app, http=BoundedProtocol, ws="none", log_config=None, access_log=False,
-        server_header=False, timeout_graceful_shutdown=1,
+        server_header=False, proxy_headers=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server._serve([listener])), daemon=True)
