@@ -10,8 +10,15 @@
 | `processes.py` | a cell as a process: started, paused, asked over HTTP, looked at in /proc |
 | `prepare.py` | folders with a whole graph in them, made once and copied for each run |
 | `fanout.py` | `bench fanout`: inbox writes a second of one cell, and their proof |
+| `replay.py` | replay: its rate alone against live fan-out, and what it costs live work |
+| `pulled.py` | what pulling saves, and what pages of pulled authors cost |
 | `reads.py` | `bench reads`: pages a second, near the top and far back, idle and beside fan-out |
+| `stream.py` | `bench stream`: events a second out of the firehose, idle consumers, latency |
 | `load.py` | an HTTP client for load, and a load generator in a process of its own |
+| `bulk.py` | a cell that catches up on HBase by the bulk path |
+| `compare.py` | `bench compare`: inboxes written by peers and by Firecell, in one run |
+| `compare_paths.py`, `compare_input.py` | what it runs, and what they write |
+| `compare_measure.py` | windows, and processor seconds of clients and servers |
 | `measured.py` | what numbers before and after come to |
 | `demo.py` | `./run demo`: starts everything, and checks everything at the end |
 | `show.py` | the demo while it runs: people publish, readers read |

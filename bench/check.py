@@ -3,7 +3,8 @@
 The oracle is fed from the firehose read back, not from what was meant to be published. Whole
 dashboards are walked as a client walks them, to `"next": null`; texts are compared as well. Raw
 inbox keys (an admin route of a cell) are judged by the same rule where nobody unfollowed anybody:
-then what is stored must be exactly what is visible.
+then what is stored must be exactly what is visible, but for the posts that the cell recorded not to
+push (author intervals): their keys may be absent, and their posts are on the pages all the same.
 
 One event loop; nothing else may use the oracle meanwhile.
 """
@@ -27,7 +28,7 @@ from engine.limits import (
     READ_BYTES_MAX,
     READ_RECORDS_MAX,
 )
-from topics.log_embedded import EmbeddedLog
+from engine.ports import Log
 
 CLIENTS = 16
 _PAGES_MAX = 100_000  # of one walk: an endless one is a fault, not a reason to hang
@@ -50,7 +51,27 @@ class _Keys(msgspec.Struct):
     next: str | None
 
 
+class Interval(msgspec.Struct):
+    """[from, to) of an author's posts that are not pushed; None: it is open."""
+
+
+    from_offset: int
+    to_offset: int | None
+
+
+class Explained(msgspec.Struct):
+    """What a cell says of an author."""
+
+    now: str
+    intervals: list[Interval]
+
+
+class _Author(msgspec.Struct):
+    cells: list[Explained]
+
+
 _page = msgspec.json.Decoder(_Page)
+_author = msgspec.json.Decoder(_Author)
 _keys = msgspec.json.Decoder(_Keys)
 
 
@@ -62,6 +83,7 @@ class Report:
     keys: Summary = field(default_factory=Summary)  # raw inbox keys
     wrong_texts: int = 0
     gaps: int = 0  # pages that told of a gap
+    keys_left_out: int = 0  # raw keys that are absent by a recorded decision
 
     @property
     def ok(self) -> bool:
@@ -74,7 +96,10 @@ class Report:
         pages = msgspec.to_builtins(self.pages)
         document = {**pages, "wrong_texts": self.wrong_texts, "gaps": self.gaps}
         if self.keys.readers:
-            document["inbox_keys"] = msgspec.to_builtins(self.keys)
+            document["inbox_keys"] = {
+                **msgspec.to_builtins(self.keys),
+                "left_out": self.keys_left_out,
+            }
         return document
 
     def verdict(self) -> str:
@@ -94,7 +119,7 @@ class Report:
 
 def feed(
     oracle: Oracle,
-    log: EmbeddedLog,
+    log: Log,
     starts: list[int],
     on_event: Callable[[int], None] = lambda done: None,
 ) -> int:
@@ -140,6 +165,7 @@ async def compare_all(
     """Walk every reader's dashboard at `url` (a gateway, or a cell), and with `raw_keys` their
     stored keys too (a cell only). FirecellError when an answer is not 200."""
     report = Report()
+    decided = _Decided(oracle)
 
     async def judge(client: Client, reader: int) -> None:
         walk = await _walk(client, reader, report)
@@ -149,11 +175,40 @@ async def compare_all(
             wanted = oracle.text(int(post.id), int(post.author))
             report.wrong_texts += wanted is not None and wanted != post.text
         if raw_keys:
-            report.keys.add(oracle.compare(reader, await _walk_keys(client, reader)))
+            verdict = oracle.compare(reader, await _walk_keys(client, reader))
+            missing = [one for one in verdict.missing if not await decided.left_out(client, one)]
+            report.keys_left_out += len(verdict.missing) - len(missing)
+            verdict.missing = missing
+            report.keys.add(verdict)
         on_reader(report.pages.readers)
 
     await for_each(url, readers, judge, CLIENTS)
     return report
+
+
+class _Decided:
+    """What a cell recorded not to push, as it says itself."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
+        self._intervals: dict[int, list[Interval]] = {}
+
+    async def left_out(self, client: Client, line: Seen) -> bool:
+        """Whether a post lies inside an interval of its author."""
+        post, author = line
+        if author not in self._intervals:
+            self._intervals[author] = (await explain(client, author)).intervals
+        offset = self._oracle.offset(post, author)
+        return any(
+            each.from_offset <= offset and (each.to_offset is None or offset < each.to_offset)
+            for each in self._intervals[author]
+        )
+
+
+async def explain(client: Client, author: int) -> Explained:
+    """What the one cell at the client's address says of an author."""
+    found = _author.decode(await _get(client, f"/v1/admin/authors/{author}"))
+    return found.cells[0]
 
 
 async def _get(client: Client, path: str) -> bytes:

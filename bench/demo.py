@@ -4,6 +4,7 @@
 post, edit, delete, follow, unfollow, block; dashboards are read. Everything goes over HTTP through
 the gateway. At the end (after `--seconds`, or Ctrl-C) publishing stops, the cells apply the rest,
 the firehose is read back into the oracle, and readers' whole dashboards are compared with it.
+With `--real` the same on Kafka, Faust, HBase and Redis, started for it and stopped after it.
 
 Exit code 0 when all is right, 1 when the oracle found something. One event loop, main thread.
 """
@@ -31,11 +32,13 @@ from bench.fanout import run_app
 from bench.oracle import Oracle
 from bench.show import AUTHORS, FOLLOWS, RATE, USERS, Options, Show
 from bench.talk import Talk
+from cells.settings import load_settings
 from engine.errors import FirecellError, Unavailable
 from engine.limits import DRAIN_GRACE_S, DRAIN_S, READY_S
 from ops.children import child_command, child_environment
+from ops.stack_run import Stack
 from topics.histogram import percentile
-from topics.log_embedded import EmbeddedLog
+from topics.logs import open_log
 
 CHECK_S = 6.0  # readers are compared for so long, at least CHECK_READERS_MIN of them
 CHECK_READERS_MIN = 100
@@ -47,16 +50,27 @@ store = "embedded:./data/c1"
 [cells.c2]
 store = "embedded:./data/c2"
 """
+_REAL = """\
+[firehose]
+url = "{firehose}"
+[hbase]
+helper = "{helper}"
+[cells.c1]
+store = "{c1}"
+cache = "{redis}"
+[cells.c2]
+store = "{c2}"
+cache = "{redis}"
+"""
 
 
 # --- the processes --------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def firecell_up(folder: Path, port: int) -> AsyncIterator[dict[str, Any]]:
+async def firecell_up(folder: Path, config: str, port: int) -> AsyncIterator[dict[str, Any]]:
     """`firecell up` on `folder`: {"url", "cells": {name: url}}; drained when left."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "firecell.toml").write_text(_CONFIG, encoding="utf-8")
+    (folder / "firecell.toml").write_text(config, encoding="utf-8")
     mine = {key: value for key, value in os.environ.items() if not key.startswith("FIRECELL_")}
     with (folder / "up.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
@@ -103,6 +117,26 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         raise
 
 
+@contextlib.contextmanager
+def real_parts(folder: Path, talk: Talk) -> Iterator[str]:
+    """Kafka, HBase and Redis of our own, stopped when left: the configuration that names them."""
+    # The jars are kept where those of `firecell stack up` are: beside the code.
+    cache = Path(__file__).resolve().parent.parent / ".cache" / "stack"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a start is ended by both
+    talk.say("starting Kafka, HBase on HDFS, its Thrift server, and Redis")
+    temporary = folder.parent == Path(tempfile.gettempdir())
+    with Stack(
+        folder / "stack", ports="free", cache=cache, say=talk.say, throwaway=temporary
+    ) as stack:
+        yield _REAL.format(
+            firehose=stack.firehose_url(),
+            helper=stack.helper,
+            c1=stack.hbase_url("c1"),
+            c2=stack.hbase_url("c2"),
+            redis=stack.urls["redis"],
+        )
+
+
 # --- the end --------------------------------------------------------------------------------------
 
 
@@ -110,7 +144,8 @@ async def verify(show: Show, folder: Path) -> check.Report:
     """The firehose read back into the oracle, then dashboards walked through the gateway, as many
     as the time allows."""
     oracle = Oracle()
-    firehose = EmbeddedLog.open(folder / "data" / "firehose", create=False)
+    settings = load_settings(folder / "firecell.toml", environment={})
+    firehose = open_log(settings.firehose, create=False)
     try:
         check.feed(oracle, firehose, firehose.begin_offsets())
     finally:
@@ -178,8 +213,10 @@ def told(document: dict[str, Any], found: check.Report) -> str:
     )
 
 
-async def run(options: Options, folder: Path, talk: Talk) -> tuple[dict[str, Any], check.Report]:
-    """The whole demo; the summary and what the check found."""
+async def run(
+    options: Options, folder: Path, config: str, talk: Talk
+) -> tuple[dict[str, Any], check.Report]:
+    """The whole demo on a configuration; the summary and what the check found."""
     loop = asyncio.get_running_loop()
     stop, whole = asyncio.Event(), asyncio.current_task()
     begun = False
@@ -192,7 +229,7 @@ async def run(options: Options, folder: Path, talk: Talk) -> tuple[dict[str, Any
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     talk.say("starting `firecell up` with two cells")
-    async with firecell_up(folder, options.port) as addresses:
+    async with firecell_up(folder, config, options.port) as addresses:
         talk.say(f"ready at {addresses['url']}")
         show = Show(options, addresses, talk)
         show.stop = stop
@@ -229,6 +266,9 @@ def main(
     authors: Annotated[int, typer.Option(help="Of whom so many post.")] = AUTHORS,
     follows: Annotated[int, typer.Option(help="Follows among them.")] = FOLLOWS,
     seed: Annotated[int, typer.Option(help="Other people, other posts.")] = 1,
+    real: Annotated[
+        bool, typer.Option("--real", help="On Kafka, Faust, HBase and Redis, started for it.")
+    ] = False,
     json_wanted: Annotated[bool, typer.Option("--json", help="The summary as JSON.")] = False,
 ) -> None:
     """The main job before your eyes: people post, dashboards fill; at the end all is checked.
@@ -238,17 +278,21 @@ def main(
       firecell demo                               until Ctrl-C
       firecell demo --seconds 20 --headless       ends by itself, with a summary
       firecell demo --rate 1000 --data ./demo     busier, and the data are kept
+      firecell demo --real --seconds 30           the same on Kafka, Faust, HBase and Redis
     """
     options = Options(seconds, headless, port, data, rate, users, authors, follows, seed)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as opened:
         if data is None:
-            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="firecell-demo-"))
+            temporary = opened.enter_context(tempfile.TemporaryDirectory(prefix="firecell-demo-"))
             folder = Path(temporary)
         else:
             folder = data.absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        talk = Talk()
         try:
-            document, found = asyncio.run(run(options, folder, Talk()))
-        except asyncio.CancelledError:
+            config = opened.enter_context(real_parts(folder, talk)) if real else _CONFIG
+            document, found = asyncio.run(run(options, folder, config, talk))
+        except (asyncio.CancelledError, KeyboardInterrupt):
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
     typer.echo(json.dumps(document) if json_wanted else told(document, found))

@@ -3,13 +3,15 @@
 The cell is a black box: `firecell cell`, unmodified, reads a real firehose; nothing of its store is
 imported here. Numbers come from its HTTP and from /proc.
 
-1. prepare    the graph, as follow events, once per workload; a copy of it for this run
+1. prepare    the graph, as follow events, once per workload; a copy of it for this run (parts that
+              are not embedded cannot be copied: there each run goes on where the last one ended)
 2. start      the cell from its snapshot: seconds, memory per edge
 3. warm up    some posts, until all is applied
 4. measure    the cell is stopped (SIGSTOP), posts for the whole time are appended, the cell goes on
               (SIGCONT): from here until everything is applied and durable, the last flush inside
 5. latency    after a rest, posts paced at half of the measured rate: publish to inbox, p50, p99
-6. check      sampled readers' dashboards and raw keys against the oracle, fed from the firehose
+6. pulled     with --push-followers-max: pages of readers who follow 0, 5, 20 pulled authors
+7. check      sampled readers' dashboards and raw keys against the oracle, fed from the firehose
 
 Exit code 1 when the check fails. The posts lie there before the clock starts, so publishing takes
 nothing from the two cores that the cell is measured on.
@@ -20,23 +22,24 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from bench import check, machine, prepare, report
+from bench import check, machine, prepare, pulled, report
 from bench.feeder import Feeder
 from bench.measured import Measured, figures, latency_between, step_seconds
 from bench.oracle import Oracle
 from bench.prepare import KEEP, PARTITIONS, RUN_FILE, Prepared
-from bench.processes import FIREHOSE, CellProcess
+from bench.processes import CellProcess, Urls, set_push_followers_max, settings_of
 from bench.talk import Talk
 from bench.workload import LARGEST_FOLLOWERS, Workload
 from engine.errors import FirecellError
+from engine.ports import Log
 from topics.histogram import percentile
-from topics.log_embedded import EmbeddedLog
+from topics.urls import parse_cache, parse_firehose, parse_store
 
 WARM_POSTS = 100_000
 WARM_POSTS_GRAPH = 2_000  # where the mean fan-out is a thousand and more
@@ -58,8 +61,10 @@ class Options:
     latency_seconds: float = LATENCY_S
     warm_posts: int = WARM_POSTS
     seed: int = 1
+    push_followers_max: int = 0  # 0: the cell's default
     keep: Path = KEEP
     fresh: bool = False
+    urls: Urls = field(default_factory=Urls)
 
 
 # --- the phases -----------------------------------------------------------------------------------
@@ -67,12 +72,15 @@ class Options:
 
 def run(workload: Workload, options: Options, talk: Talk) -> dict[str, Any]:
     """All phases; the result document. Leaves the run folder for `bench.reads`."""
-    prepared = prepare.prepare(options.keep, workload, talk, fresh=options.fresh)
-    folder = prepare.copy_for_run(options.keep, workload, talk)
-    feeder = Feeder(folder / FIREHOSE, PARTITIONS, workload)
+    urls = options.urls
+    prepared = prepare.prepare(options.keep, workload, urls, talk, fresh=options.fresh)
+    folder = prepare.folder_for_run(options.keep, workload, urls, talk)
+    if options.push_followers_max:
+        set_push_followers_max(folder, options.push_followers_max)
+    feeder = Feeder(settings_of(folder).firehose.place, PARTITIONS, workload)
     document: dict[str, Any] = {}
     try:
-        starts = feeder.log.end_offsets()
+        starts = prepared.ends or feeder.log.end_offsets()
         with CellProcess(folder) as cell:
             document["start"] = started(cell, prepared, talk)
             rate = warm_up(cell, feeder, options, talk)
@@ -82,6 +90,8 @@ def run(workload: Workload, options: Options, talk: Talk) -> dict[str, Any]:
             if options.latency:
                 half = LATENCY_SHARE * document["posts_per_second"]
                 document |= latency(cell, feeder, half, options.latency_seconds, talk)
+            if options.push_followers_max:
+                document |= pulled.page_costs(cell, workload, options.push_followers_max, talk)
             oracle = gather_oracle(workload, folder, feeder.log, starts, options, talk)
             found = judge(cell.url, oracle, workload, talk)
             document["oracle"] = found.document()
@@ -101,6 +111,7 @@ def run(workload: Workload, options: Options, talk: Talk) -> dict[str, Any]:
         "ok": found.ok,
         "prepare": vars(prepared),
         "workload": workload.describe(),
+        "parts": {name: url.partition(":")[0] for name, url in asdict(urls).items() if url},
         "command": " ".join(["python -m bench.fanout", *sys.argv[1:]]),
     }
 
@@ -221,12 +232,12 @@ def latency(
 def gather_oracle(
     workload: Workload,
     folder: Path,
-    log: EmbeddedLog,
+    log: Log,
     starts: list[int],
     options: Options,
     talk: Talk,
 ) -> Oracle:
-    """Phase 6, first half: the follows from where they were acknowledged, posts read back."""
+    """Phase 7, first half: the follows from where they were acknowledged, posts read back."""
     sample = workload.sample_readers(options.sample or len(workload.users), options.seed)
     oracle = Oracle(sample)
     placed = prepare.load_follows(folder)
@@ -241,7 +252,7 @@ def gather_oracle(
 
 
 def judge(url: str, oracle: Oracle, workload: Workload, talk: Talk) -> check.Report:
-    """Phase 6, second half."""
+    """Phase 7, second half."""
     sample = sorted(oracle.readers or ())
     talk.say(f"comparing the dashboards and stored keys of {len(sample):,} readers")
     return check.compare(
@@ -264,24 +275,27 @@ def main(
     readers: Annotated[int, typer.Option(help="Users of the power-law graph.")] = 1_000_000,
     edges: Annotated[int, typer.Option(help="Its follows.")] = 20_000_000,
     authors: Annotated[int, typer.Option(help="Its users who post.")] = 100_000,
-    largest: Annotated[
-        int, typer.Option(help="Followers of its most followed author.")
-    ] = LARGEST_FOLLOWERS,
+    largest: Annotated[int, typer.Option(help="Most followers of one.")] = LARGEST_FOLLOWERS,
     graph: Annotated[
         Path | None,
         typer.Option(help="A real graph instead, `reader author` per line; then 20,000 posts."),
     ] = None,
+    firehose: Annotated[str, typer.Option(help="embedded:FOLDER or kafka://host:port/new")] = "",
+    store: Annotated[str, typer.Option(help="embedded:FOLDER or hbase://host:port/new")] = "",
+    cache: Annotated[str, typer.Option(help="memory: or redis://host:6379/0.")] = "",
+    helper: Annotated[Path | None, typer.Option(help="helper.args of `stack up`.")] = None,
     posts: Annotated[int, typer.Option(help="Measure exactly so many; 0: by --seconds.")] = 0,
     warm_posts: Annotated[int, typer.Option(help="Posts before; 0: chosen.")] = 0,
     seed: Annotated[int, typer.Option(help="Of the graph, the posts and the sample.")] = 1,
     keep: Annotated[
-        Path, typer.Option(help="Where prepared folders are kept.", show_default=".cache/bench")
+        Path, typer.Option(help="Prepared folders.", show_default=".cache/bench")
     ] = KEEP,
     sample: Annotated[str, typer.Option(help="Readers to compare: a number, or all.")] = "1000",
     name: Annotated[str, typer.Option(help="Of the result file; else chosen.")] = "",
     results: Annotated[
         Path, typer.Option(help="Folder of result files.", show_default="bench/results")
     ] = report.RESULTS,
+    push_followers_max: Annotated[int, typer.Option(help="Pull above; 0: the default.")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Prepare again.")] = False,
     no_latency: Annotated[bool, typer.Option("--no-latency", help="Leave phase 5 out.")] = False,
     latency_seconds: Annotated[float, typer.Option(help="How long phase 5 takes.")] = LATENCY_S,
@@ -294,6 +308,8 @@ def main(
       firecell bench fanout
       firecell bench fanout --seconds 5 --readers 20000 --edges 400000 --authors 5000 --largest 2000
       firecell bench fanout --graph follows.txt.gz --sample all
+      firecell bench fanout --edges 2000000 --firehose kafka://127.0.0.1:9092/bench
+      firecell bench fanout --graph follows.txt.gz --push-followers-max 500
     """
     if sample != "all" and not (sample.isdigit() and int(sample) > 0):
         raise typer.BadParameter(f"--sample {sample}: give a number above 0, or all")
@@ -304,10 +320,10 @@ def main(
         posts = posts or GRAPH_POSTS
     else:
         talk.say(f"making the graph: {readers:,} readers, {edges:,} follows, seed {seed}")
-        workload = Workload.power_law(
-            seed, readers=readers, edges=edges, authors=authors, largest=largest
-        )
+        size = {"readers": readers, "edges": edges, "authors": authors, "largest": largest}
+        workload = Workload.power_law(seed, **size)
         name = name or f"fanout-power-law-{edges}"
+    urls = urls_of(firehose, store, cache, helper)
     options = Options(
         seconds=seconds,
         posts=posts,
@@ -316,10 +332,18 @@ def main(
         latency_seconds=latency_seconds,
         warm_posts=warm_posts or (WARM_POSTS_GRAPH if graph else WARM_POSTS),
         seed=seed,
+        push_followers_max=push_followers_max,
         keep=keep.absolute(),
         fresh=fresh,
+        urls=urls,
     )
     document = run(workload, options, talk)
+    tell(f"{name}-{urls.names}" if urls.real else name, document, results, json_wanted, talk)
+    raise typer.Exit(0 if document["ok"] else 1)
+
+
+def tell(name: str, document: dict[str, Any], results: Path, json_wanted: bool, talk: Talk) -> None:
+    """Keep the result and show it."""
     path = report.write_result(name, document, results)
     hidden = ("store_after", "gil_share_how", "workload")
     shown = {key: value for key, value in document.items() if key not in hidden}
@@ -327,7 +351,25 @@ def main(
     talk.say(f"written to {path}")
     if json_wanted:
         sys.stdout.write(path.read_text(encoding="utf-8"))
-    raise typer.Exit(0 if document["ok"] else 1)
+
+
+def urls_of(firehose: str, store: str, cache: str, helper: Path | None) -> Urls:
+    """The parts as typed, folders made absolute: the cell runs somewhere else. BadInput."""
+    given = {"firehose": firehose, "store": store, "cache": cache}
+    checks = {"firehose": parse_firehose, "store": parse_store}
+    for what, check_url in checks.items():
+        if given[what]:
+            check_url(given[what], Path.cwd())
+    if cache:
+        parse_cache(cache)
+    absolute = {
+        what: f"embedded:{Path(url.removeprefix('embedded:')).absolute()}"
+        if url.startswith("embedded:")
+        else url
+        for what, url in given.items()
+        if url
+    }
+    return Urls(**absolute, helper=str(helper.absolute()) if helper else "")
 
 
 def run_app(application: typer.Typer) -> int:

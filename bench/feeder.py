@@ -18,8 +18,10 @@ from engine import events
 from engine.codec import encode
 from engine.homing import partition_of_many
 from engine.ids import IdGenerator
-from engine.limits import ID_NODE_MAX
-from topics.log_embedded import EmbeddedLog, system_clock_ms
+from engine.limits import ID_NODE_MAX, RETENTION_MS_DEFAULT
+from topics.log_embedded import system_clock_ms
+from topics.logs import open_place
+from topics.urls import FirehosePlace
 
 BATCH_FOLLOWS = 40_000  # of one append
 BATCH_POSTS = 20_000
@@ -50,10 +52,10 @@ class Feeder:
     """Appends to one firehose. Posts go on where the last call ended, in the workload's order."""
 
     def __init__(
-        self, folder: Path, partitions: int, workload: Workload, seed: int = 0
+        self, place: FirehosePlace, partitions: int, workload: Workload, seed: int = 0
     ) -> None:
         """`seed` chooses the stream of posts; two feeders of one firehose take two."""
-        self.log = EmbeddedLog.open(folder, partitions=partitions)
+        self.log = open_place(place, partitions=partitions, retention_ms=RETENTION_MS_DEFAULT)
         self._workload = workload
         self._partitions = partitions
         self._ids = IdGenerator(ID_NODE_MAX - seed % ID_NODE_MAX)

@@ -8,6 +8,7 @@ says that nothing was measured. One thread.
 | --- | --- |
 | `fanout*` | bench.fanout: writes/s, latency, memory, where the time goes, the oracle's verdict |
 | `reads*` | bench.reads: pages/s and latency of each kind of page, idle and beside fan-out |
+| `compare*` | bench.compare: inbox writes/s of each path, its ratios, processor seconds |
 | others | one row that names the file |
 """
 
@@ -37,6 +38,7 @@ _WHOSE = {
     "hot": "any reader, asked for before",
     "deep": "longest inboxes",
 }
+_AGAINST = {"happybase": "happybase", "pe_random": "PerformanceEvaluation"}
 
 Document = dict[str, Any]
 Row = tuple[str, str]  # what, figure
@@ -185,9 +187,43 @@ def _page(name: str) -> str:
     return f"page {match[1]}, {_WHOSE[match[2]]}"
 
 
+def _compare(document: Document) -> Iterator[Row]:
+    for path in document["paths"].values():
+        ratios = [f"{times:.2f} x {_AGAINST[base]}" for base, times in path["ratios"].items()]
+        used = (
+            f"CPU seconds in {path['seconds']:.0f} s: clients {path['client_cpu_seconds']:.0f},"
+            f" servers {path['server_cpu_seconds']:.0f}"
+        )
+        rate = f"**{path['inbox_writes_per_second']:,.0f}** inbox writes/s"
+        yield f"{path['title']} ({path['how']})", "; ".join([rate, *ratios, used])
+    for base, target in document.get("targets_of_puts", {}).items():
+        yield (
+            f"target: puts at least {target['at_least']:g} x {_AGAINST[base]}",
+            f"{target['is']:.2f} x",
+        )
+
+
+def _stream(document: Document) -> Iterator[Row]:
+    replay, idle = document["replay"], document["idle"]
+    speed = f"**{replay['events_per_second']:,.0f}**, {replay['megabytes_per_second']:,.0f} MB/s"
+    yield f"events/s out of the firehose ({document['firehose']}) to one consumer, median", speed
+    yield f"of a core for {idle['consumers']} idle consumers", f"{idle['share_of_a_core']:.1%}"
+    for what, name in (("consumer's line", "consumer"), ("publisher's answer", "answer")):
+        found = document.get(f"publish_to_{name}_ms")
+        if found:
+            yield (
+                f"from publishing to the {what}",
+                f"p50 {found['p50']:.1f} ms, p99 {found['p99']:.1f}",
+            )
+    rewind = document["rewind"]
+    yield f"a rewind over {rewind['events']:,} events, planned", f"{rewind['plan_seconds']:.2f} s"
+
+
 _ROWS: Sequence[tuple[str, Callable[[Document], Iterator[Row]]]] = (
     ("fanout", _fanout),
     ("reads", _reads),
+    ("stream", _stream),
+    ("compare", _compare),
 )
 
 # --- the command line -----------------------------------------------------------------------------

@@ -43,6 +43,7 @@ def figures(measured: Measured) -> dict[str, Any]:
         if name.startswith("store_")
     }
     gil = sum(steps.get(name, 0.0) for name in _GIL_STEPS)
+    saved = measured.gained("inbox_keys_saved_total")
     return {
         "inbox_writes_per_second": round(keys / seconds, 1),
         "posts_per_second": round(posts / seconds, 1),
@@ -54,6 +55,9 @@ def figures(measured: Measured) -> dict[str, Any]:
         "other_cpu_seconds": round(measured.other_cpu_seconds, 2),
         "bytes_per_inbox_write": round(measured.written_bytes / max(keys, 1), 2),
         "inbox_writes": int(keys),
+        "inbox_writes_saved": int(saved),
+        "inbox_writes_saved_share": round(saved / max(keys + saved, 1), 3),
+        "pulled_authors": int(measured.after.get("pulled_authors", 0)),
         "posts": int(posts),
         "topped_up_posts": measured.topped_up_posts,
         "batches": int(measured.gained("batches_total")),

@@ -254,6 +254,11 @@ class Oracle:
         edited = self._edits.get((post, author))
         return state.posts[post][1] if edited is None else edited[1]
 
+    def offset(self, post: int, author: int) -> int:
+        """The offset at which the post counts as posted; -1 when there is no such post."""
+        state = self._authors.get(author)
+        return state.posts[post][0] if state is not None and post in state.posts else -1
+
     def following(self, reader: int) -> list[int]:
         """The authors that `reader` follows now, ascending."""
         authors = sorted(self._toggles.get(reader, ()))

@@ -12,7 +12,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import httpx
 
 from bench import machine
+from cells.settings import Settings, load_settings
 from engine.errors import FirecellError, Unavailable
 from engine.limits import DRAIN_GRACE_S, DRAIN_S, WORKER_REST_S
 from ops.children import child_command, child_environment
@@ -27,7 +29,7 @@ from topics import runfiles
 
 CELL = "c1"
 CONFIG_FILE = "firecell.toml"
-FIREHOSE, DATA, LOG_FILE = "firehose", "data", "cell.log"
+DATA, LOG_FILE = "data", "cell.log"
 READY_S = 600  # a cell that loads a graph from its store, without a snapshot, may take minutes
 STALL_S = 120  # a cell that applies nothing for so long has failed
 SETTLE_S_MAX = 120.0
@@ -37,27 +39,71 @@ _POLL_S = 0.02
 _TAIL_BYTES = 2_000
 _CONFIG = """\
 [firehose]
-url = "embedded:./firehose"
+url = "{urls.firehose}"
 partitions = {partitions}
 [data]
 folder = "./data"
 [cells.c1]
-store = "embedded:./c1"
-"""
+store = "{urls.store}"
+cache = "{urls.cache}"
+{more}"""
 
 
-def write_config(folder: Path, partitions: int) -> None:
+@dataclass(frozen=True)
+class Urls:
+    """Where the parts are; `embedded:` is relative to the run folder. `helper` is the argument file
+    of HBase's Java helper, if any."""
+
+    firehose: str = "embedded:./firehose"
+    store: str = "embedded:./c1"
+    cache: str = "memory:"
+    helper: str = ""
+
+    @property
+    def real(self) -> bool:
+        """Whether something lies outside of the run folder."""
+        return self != Urls()
+
+    @property
+    def names(self) -> str:
+        """Short, for files: `kafka-embedded`, `kafka-hbase-redis`."""
+        schemes = [url.partition(":")[0] for url in (self.firehose, self.store, self.cache)]
+        return "-".join(scheme for scheme in schemes if scheme != "memory")
+
+
+def write_config(folder: Path, partitions: int, urls: Urls) -> None:
     """The configuration of a firehose and one cell in `folder`; paths in it are relative."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = _CONFIG.format(partitions=partitions)
+    more = f'[hbase]\nhelper = "{urls.helper}"\n' if urls.helper else ""
+    text = _CONFIG.format(partitions=partitions, urls=urls, more=more)
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def settings_of(folder: Path) -> Settings:
+    """The settings that the cell of a run folder has."""
+    return load_settings(folder / CONFIG_FILE, environment={})
+
+
+def set_push_followers_max(folder: Path, followers: int) -> None:
+    """Let the cell of a run folder pull authors with more followers than this."""
+    with (folder / CONFIG_FILE).open("a", encoding="utf-8") as file:
+        file.write(f"push_followers_max = {followers}\n")
 
 
 class CellProcess:
     """The cell of a run folder. A context manager: on leaving it, the process is gone."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        command: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """`command` instead of `firecell cell c1`, with `environment` beside what it inherits."""
         self.folder = folder
+        config = str(folder / CONFIG_FILE)
+        self._command = command or child_command("cell", CELL, "--config", config)
+        self._environment = dict(environment or {})
         self.url = ""
         self.start_seconds = 0.0
         self._log = folder / LOG_FILE
@@ -84,8 +130,10 @@ class CellProcess:
     @property
     def pid(self) -> int:
         """Of the process; FirecellError when it does not run."""
-        if self._process is None or self._process.poll() is not None:
-            raise FirecellError(f"the cell ended; its last words: {self._last_words()}")
+        code = self._process.poll() if self._process is not None else -1
+        if self._process is None or code is not None:
+            words = self._last_words()
+            raise FirecellError(f"the cell ended with exit code {code}; its last words: {words}")
         return self._process.pid
 
     # --- its life ---
@@ -96,12 +144,12 @@ class CellProcess:
         mine = {key: value for key, value in os.environ.items() if not key.startswith("FIRECELL_")}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                child_command("cell", CELL, "--config", str(self.folder / CONFIG_FILE)),
+                self._command,
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=child_environment(mine),
+                env=child_environment(mine) | self._environment,
                 process_group=0,  # Ctrl-C at a terminal is for us; the cell gets our TERM
             )
         try:
@@ -162,15 +210,23 @@ class CellProcess:
     # --- what it says of itself, and what the kernel says of it ---
 
     def stats(self) -> dict[str, Any]:
-        """Its numbers (cells/runner.py), and `at`: when they had arrived, by our clock."""
+        """Its numbers (cells/progress.py), and `at`: when they had arrived, by our clock."""
+        return {**self._ask("/v1/admin/stats"), "at": time.monotonic()}
+
+    def status(self) -> dict[str, Any]:
+        """What `firecell status` tells of it."""
+        found: dict[str, Any] = self._ask("/v1/admin/status")["cells"][0]
+        return found
+
+    def _ask(self, path: str) -> dict[str, Any]:
         try:
-            answer = self._http.get(f"{self.url}/v1/admin/stats")
+            answer = self._http.get(f"{self.url}{path}")
         except httpx.TransportError as error:
             raise Unavailable(f"the cell does not answer ({error}); {self._last_words()}") from None
         if answer.status_code != httpx.codes.OK:
-            raise FirecellError(f"GET /v1/admin/stats: {answer.status_code} {answer.text[:300]}")
-        numbers: dict[str, Any] = answer.json()
-        return {**numbers, "at": time.monotonic()}
+            raise FirecellError(f"GET {path}: {answer.status_code} {answer.text[:300]}")
+        answered: dict[str, Any] = answer.json()
+        return answered
 
     def wait_applied(
         self,

@@ -36,7 +36,7 @@ from bench.fanout import LATENCY_SHARE, run_app
 from bench.feeder import Feeder
 from bench.load import Client, LoadResult, Task
 from bench.prepare import KEEP, PARTITIONS, RUN, RUN_FILE
-from bench.processes import FIREHOSE, CellProcess
+from bench.processes import CellProcess, settings_of
 from bench.talk import Talk
 from bench.workload import LARGEST_FOLLOWERS, U64s, Workload
 from engine.errors import NotFound, Precondition
@@ -279,7 +279,7 @@ def beside(
     ceiling = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     per_second = LATENCY_SHARE * ceiling["posts_per_second"]
     talk.say(f"beside fan-out at {per_second:,.0f} posts/s")
-    feeder = Feeder(folder / FIREHOSE, PARTITIONS, workload, _SEED)
+    feeder = Feeder(settings_of(folder).firehose.place, PARTITIONS, workload, _SEED)
     try:
         before, others = cell.stats(), Others(cell)
         found = read_all(cell.url, chosen, options, talk, beside_fan_out(feeder, per_second))

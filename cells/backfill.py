@@ -1,24 +1,77 @@
 """Outboxes as a batch in the making sees them: what the store holds, and this batch's own posts and
-deletes, which are not stored yet. Lives as long as one batch; owned by the worker's thread.
+deletes, which are not stored yet. Owned by the worker's thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from engine import limits
 from engine.keys import outbox_key, post_key
 from engine.limits import BACKFILL_POSTS_MAX, OUTBOX_SCAN_KEYS
 from engine.ports import OutboxEntry, Store
 
 
-class BatchOutbox:
-    """The outboxes of all authors at any point of one batch."""
+class OutboxHeads:
+    """The newest entries of outboxes as the store has them, kept from batch to batch.
+
+    Nobody but this worker writes the outboxes of its partitions, and it says so (`forget`). What is
+    missing is asked for together with what the batch will need next.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._heads: dict[int, list[OutboxEntry]] = {}
+        self._entries = 0
+        self._coming: Iterator[int] = iter(())
+
+    def expect(self, authors: Iterable[int]) -> None:
+        """Whose heads the batch will ask for, in this order."""
+        self._coming = iter(authors)
+
+    def of(self, author: int) -> list[OutboxEntry]:
+        """At most BACKFILL_POSTS_MAX entries, newest id first."""
+        head = self._heads.get(author)
+        if head is None:
+            self._load(author)
+            head = self._heads[author]
+        return head
+
+    def _load(self, author: int) -> None:
+        full = self._entries > limits.OUTBOX_HEADS_ENTRIES_MAX
+        if full or len(self._heads) > limits.OUTBOX_HEADS_AUTHORS_MAX:
+            self._heads.clear()
+            self._entries = 0
+        wanted = {author: None}  # in order, each once
+        for other in self._coming:
+            if other not in self._heads:
+                wanted[other] = None
+            if len(wanted) >= limits.OUTBOX_AHEAD_AUTHORS:
+                break
+        authors = list(wanted)
+        heads = (
+            [self._store.outbox(author, b"", BACKFILL_POSTS_MAX)]
+            if len(authors) == 1
+            else self._store.outboxes(authors, BACKFILL_POSTS_MAX)
+        )
+        self._heads.update(zip(authors, heads, strict=True))
+        self._entries += sum(map(len, heads))
+
+    def forget(self, author: int) -> None:
+        """The author has posted or deleted, and the store has it."""
+        head = self._heads.pop(author, None)
+        if head is not None:
+            self._entries -= len(head)
+
+
+class BatchOutbox:
+    """The outboxes of all authors at any point of one batch. Lives as long as the batch."""
+
+    def __init__(self, store: Store, heads: OutboxHeads | None = None) -> None:
+        self._store = store
+        self._heads = OutboxHeads(store) if heads is None else heads
         self._posts: dict[int, dict[int, int]] = {}  # author -> post id -> lowest offset
         self._deletes: dict[bytes, int] = {}  # post key -> lowest offset
-        self._first_pages: dict[int, list[OutboxEntry]] = {}  # the store does not change meanwhile
 
     def post(self, author: int, post: int, offset: int) -> None:
         """A post of this batch."""
@@ -65,10 +118,7 @@ class BatchOutbox:
 
     def _stored(self, author: int) -> Iterator[OutboxEntry]:
         """The store's entries, read in bounded scans."""
-        page = self._first_pages.get(author)
-        if page is None:
-            page = self._store.outbox(author, b"", BACKFILL_POSTS_MAX)
-            self._first_pages[author] = page
+        page = self._heads.of(author)
         limit = BACKFILL_POSTS_MAX
         while True:
             yield from page

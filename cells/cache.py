@@ -28,6 +28,8 @@ def show(row: PostRow | None) -> Shown:
 class MemoryCache:
     """`engine.ports.PostCache` in this process."""
 
+    remote = False
+
     def __init__(self, bytes_max: int = CACHE_BYTES_DEFAULT) -> None:
         self._bytes_max = bytes_max
         self._entries: OrderedDict[bytes, Shown] = OrderedDict()

@@ -7,26 +7,42 @@ Start: open the store -> compare it with the firehose (named errors, I8, I9) -> 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
-from cells.cache import MemoryCache
+from cells import graph_file, quarantine
+from cells.app import FaustRunner
+from cells.backends import open_cache, open_decisions, open_markers, open_store
 from cells.directory import Directory, load_directory
+from cells.durable import make_durable, no_crash
 from cells.graph import Graph
-from cells.markers import EmbeddedMarkers
+from cells.graph_file import Frozen
+from cells.intervals import AuthorIntervals
+from cells.pull import PulledInbox
 from cells.reader import Reader
+from cells.rebuild_state import Rebuilding
 from cells.relations import RelationsCache
+from cells.replay import Replays
+from cells.replay_worker import ReplayWorker
 from cells.runner import Runner
 from cells.settings import Settings
-from cells.store_embedded import EmbeddedStore
-from cells.worker import Worker, no_crash, toggle_of
+from cells.snapshot import Whose
+from cells.snapshot_restore import check_whole, own_cell
+from cells.worker import Worker, toggle_of
 from engine import limits
-from engine.errors import NotFound, Precondition, RetentionPassed
+from engine.errors import NotFound, Precondition, RetentionPassed, Unavailable
 from engine.events import FOLLOW
 from engine.homing import HomeRange
-from engine.ports import Facts, Gap, Log, Store
-from topics.log_embedded import EmbeddedLog
+from engine.materialize import PushPolicy
+from engine.ports import Decisions, Facts, Gap, Log, Markers, PostCache, Store
+from topics.locks import FileLock
+from topics.logs import open_log
+from topics.urls import EmbeddedPlace, FirehosePlace, KafkaPlace
+
+_Result = TypeVar("_Result")
 
 
 def now_ms() -> int:
@@ -41,36 +57,53 @@ class Cell:
         self,
         name: str,
         directory: Directory,
-        log: EmbeddedLog,
-        store: EmbeddedStore,
-        markers: EmbeddedMarkers,
+        log: Log,
+        store: Store,
+        markers: Markers,
+        decisions: Decisions,
+        policy: PushPolicy,
+        cache: PostCache,
         folder: Path,
+        firehose: FirehosePlace,
+        shared: bool,
         crash: Callable[[str], None],
     ) -> None:
         home = directory.ranges[name]
+        kind = "hbase" if shared else "embedded"
+        self.whose = Whose(name, log.identity, log.partitions, home, kind)
+        self.folder = folder
+        self.lock: FileLock | None = None
         self.name = name
         self.directory = directory
         self.log = log
         self.store = store
         self.markers = markers
+        self.decisions = decisions
         self._snapshot = folder / "graph.snapshot"
         self._stamp = f"{log.identity} {name} {home!r}"
         self.graph = load_graph(store, log, home, self._snapshot, self._stamp)
-        self.cache = MemoryCache()
-        relations = RelationsCache(store)
+        self.cache = cache
+        self.relations = relations = RelationsCache(store)
+        self.intervals = intervals = AuthorIntervals(decisions, policy)
         self.worker = Worker(
             store,
             self.graph,
             home,
+            intervals,
             cache=self.cache,
             forget_relations=relations.forget,
             crash=crash,
         )
-        self.runner = Runner(name, log, store, self.worker, self._save_graph, now_ms)
+        self.runner = self._runner(firehose, folder, shared)
+        rebuilding = Rebuilding.load(folder)
+        if rebuilding is not None:
+            self.runner.rebuild(rebuilding)
+        self.replays: Replays | None = None
         self.reader = Reader(
             name,
             home,
             store,
+            PulledInbox(store, self.graph, intervals),
             self.graph,
             self.cache,
             relations,
@@ -79,21 +112,90 @@ class Cell:
             now_ms,
         )
 
+    def _runner(self, firehose: FirehosePlace, folder: Path, shared: bool) -> Runner | FaustRunner:
+        parts = (self.name, self.log, self.store, self.worker, self._save_graph, now_ms)
+        if isinstance(firehose, KafkaPlace):
+            return FaustRunner(*parts, place=firehose, folder=folder, shared=shared)
+        return Runner(*parts)
+
+    # --- beside live work ---
+
+    def begin_beside(self) -> Replays:
+        """Replays go on from now, those that a crash cut short too; one process of a cell."""
+        if self.replays is None:
+            self.replays = Replays(
+                self.folder,
+                self.log,
+                self.replay_worker,
+                lambda: list(self.worker.next_offsets),
+                now_ms,
+                settle=lambda places: quarantine.settle(self, places),
+                mended=lambda: self._save_graph(list(self.worker.next_offsets)),
+            )
+            self.runner.aside = self.replays.step
+            self.runner.more_stats.append(self.replays.stats)
+        return self.replays
+
+    def replay_worker(
+        self, positions: Sequence[int], accounts: Sequence[int] | None
+    ) -> ReplayWorker:
+        """A worker for a span below the live position."""
+        return ReplayWorker(
+            self.store,
+            self.graph,
+            self.whose.home,
+            self.intervals,
+            positions,
+            cache=self.cache,
+            forget_relations=self.relations.forget,
+            accounts=None if accounts is None else frozenset(accounts),
+            dropped=quarantine.dropped_places(self.store),
+            distrust=lambda: self._snapshot.unlink(missing_ok=True),
+            crash=self.worker.crash,
+        )
+
+    def between(self, task: Callable[[], _Result]) -> _Result:
+        """Do `task` where it meets no batch half done, and wait for it. Unavailable when the cell
+        ends meanwhile."""
+        if not self.runner.is_applying():
+            return task()
+        future = self.runner.between(task)
+        while not future.cancelled():
+            try:
+                return future.result(limits.WAIT_STEP_S)
+            except TimeoutError:
+                if not self.runner.is_applying() and future.cancel():
+                    break
+            except CancelledError:
+                break
+        raise Unavailable(f"cell {self.name} is draining: try again")
+
+    def freeze(self) -> Frozen | None:
+        """The graph at the durable position, unless it holds toggles that this does not cover: a
+        batch in hand, or what a crash left behind. Loaded there, it would be ahead of its store."""
+        positions = list(self.worker.next_offsets)
+        if any(end > at for end, at in zip(self.graph.end, positions, strict=True)):
+            return None
+        return self.graph.freeze(positions, self._stamp)
+
     def _save_graph(self, positions: list[int]) -> None:
-        """Keep the graph, unless it holds toggles that `positions` does not cover: a batch in hand,
-        or what a crash left behind. Loaded at these positions, it would be ahead of its store."""
-        ends = zip(self.graph.end, positions, strict=True)
-        if any(end > position for end, position in ends):
-            return
-        self.graph.save(self._snapshot, positions, self._stamp)
+        """Keep the graph at these positions, the worker's, if it can be kept."""
+        frozen = self.freeze()
+        if frozen is not None:
+            graph_file.write(self._snapshot, frozen)
 
     def close(self, deadline_s: float = limits.DRAIN_S) -> bool:
         """Drain and give everything back; False when the deadline passed with work in hand."""
         drained = self.runner.stop(deadline_s)
         if drained:  # else the fan-out thread still uses them; the process is about to end
+            if self.replays is not None:
+                self.replays.keep()
             self.store.close()
             self.markers.close()
+            self.decisions.close()
             self.log.close()
+            if self.lock is not None:
+                self.lock.release()
         return drained
 
 
@@ -102,9 +204,11 @@ def open_cell(
     name: str,
     *,
     accept_gap: bool = False,
+    create: bool = True,
     crash: Callable[[str], None] = no_crash,
 ) -> Cell:
-    """The cell `name` of a configuration, loaded but not running: call `runner.start()`.
+    """The cell `name` of a configuration, loaded but not running: call `runner.start()`. A missing
+    topic and missing tables are made, or only named unless `create`.
 
     Raises NotFound, Misconfigured, Precondition (store in use, hole, other firehose), Corruption.
     """
@@ -113,26 +217,46 @@ def open_cell(
     directory = load_directory(
         settings.data.folder, {cell: c.share for cell, c in settings.cells.items()}
     )
-    folder = settings.cells[name].folder
+    own = settings.cells[name]
     with ExitStack() as opened:  # what refuses to start gives back what it has opened
-        log = EmbeddedLog.open(
-            settings.firehose.folder,
-            partitions=settings.firehose.partitions,
-            retention_ms=settings.firehose.retention_ms,
-        )
+        log = open_log(settings.firehose, create=create)
         opened.callback(log.close)
-        store = EmbeddedStore.open(
-            folder / "store",
+        lock = None
+        if isinstance(own.place, EmbeddedPlace):
+            lock = own_cell(own.folder, name, limits.SUCCESSOR_WAIT_S)
+            opened.callback(lock.release)
+            check_whole(own.folder, name)
+        store = open_store(
+            own,
             identity=log.identity,
             partitions=log.partitions,
-            cell=name,
             home=directory.ranges[name],
+            helper=settings.hbase.helper,
+            create=create,
         )
         opened.callback(store.close)
         check_positions(name, log, store, accept_gap)
-        markers = EmbeddedMarkers.open(folder / "markers")
+        markers = open_markers(own)
         opened.callback(markers.close)
-        cell = Cell(name, directory, log, store, markers, folder, crash)
+        decisions = open_decisions(own)
+        opened.callback(decisions.close)
+        cache = open_cache(own)
+        own.folder.mkdir(parents=True, exist_ok=True)
+        cell = Cell(
+            name,
+            directory,
+            log,
+            store,
+            markers,
+            decisions,
+            PushPolicy(own.push_followers_max),
+            cache,
+            own.folder,
+            settings.firehose.place,
+            not isinstance(own.place, EmbeddedPlace),
+            crash,
+        )
+        cell.lock = lock
         opened.pop_all()
     return cell
 
@@ -178,7 +302,7 @@ def check_positions(name: str, log: Log, store: Store, accept_gap: bool) -> None
         span = (at[partition], floors[partition] - 1, times_ms[partition], to_ms)
         facts.gaps.append(Gap(partition, *span, "retention passed"))
         facts.positions[partition] = (floors[partition], to_ms)
-    store.write_all(facts)
+    make_durable(store, facts, no_crash, {"rows": 0.0, "inbox": 0.0, "done": 0.0})
 
 
 def load_graph(store: Store, log: Log, home: HomeRange, snapshot: Path, stamp: str) -> Graph:

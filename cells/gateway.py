@@ -7,6 +7,7 @@ nothing of what makes a cell, so it starts fast and stays small.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cells.directory import Directory, load_directory
@@ -14,15 +15,20 @@ from cells.settings import Settings
 from engine.errors import FirecellError
 from engine.limits import RETENTION_EVERY_S, SUCCESSOR_WAIT_S
 from engine.version import VERSION
+from topics.groups_lock import FileLeadership
+from topics.groups_retention import RetentionWatch
 from topics.http_proxy import CellProxy
-from topics.lifecycle import Lifecycle, bind, log, serve
-from topics.log_embedded import EmbeddedLog, system_clock_ms
+from topics.http_stream import Streams
+from topics.lifecycle import Lifecycle, bind, log, serve, url_of
+from topics.log_embedded import system_clock_ms
+from topics.logs import Firehose, open_log
 from topics.nodes import IdSource
 from topics.publish import Publisher
 from topics.runfiles import find
 from topics.security import Guard
 from topics.server import Gateway
 from topics.tokens import load_tokens
+from topics.urls import EmbeddedPlace
 
 
 def run_gateway(settings: Settings, *, port: int | None = None) -> int:
@@ -37,20 +43,26 @@ def run_gateway(settings: Settings, *, port: int | None = None) -> int:
     wanted = settings.http.port if port is None else port
     leaving = find(settings.data.folder, "gateway", "main") is not None
     listener = bind(settings.http.host, wanted, wait_s=SUCCESSOR_WAIT_S if leaving else 0)
-    firehose = settings.firehose
-    firehose_log = EmbeddedLog.open(
-        firehose.folder, partitions=firehose.partitions, retention_ms=firehose.retention_ms
-    )
-    ids = IdSource(settings.data.folder, firehose.node)
+    firehose_log = open_log(settings.firehose)
+    ids = IdSource(settings.data.folder, settings.firehose.node)
     publisher = Publisher(firehose_log, ids)
+    leadership = _leadership(settings, url_of(listener))
+    streams = Streams(firehose_log, system_clock_ms, leadership)
+    retention = RetentionWatch(firehose_log, system_clock_ms)
     gateway = Gateway(
         guard,
         publisher,
         ids,
         lambda: _directory(settings),
         CellProxy(lambda cell: cell_url(settings, cell)),
+        streams,
+        draining=lifecycle.wait_draining,
         not_ready=lambda: lifecycle.reason,
-        stats=lambda: _firehose_numbers(firehose_log.stats()),
+        stats=lambda: {
+            **_firehose_numbers(firehose_log.stats()),
+            **streams.stats(),
+            **retention.stats(),
+        },
         details=lambda: _firehose_details(firehose_log),
     )
     lifecycle.on_stop("the publisher", publisher.close)
@@ -61,6 +73,7 @@ def run_gateway(settings: Settings, *, port: int | None = None) -> int:
         lifecycle.ready()
         while not lifecycle.draining.wait(RETENTION_EVERY_S):
             _apply_retention(firehose_log)
+            retention.look()
 
     return serve(
         gateway.app,
@@ -70,6 +83,14 @@ def run_gateway(settings: Settings, *, port: int | None = None) -> int:
         version=VERSION,
         start=start,
     )
+
+
+def _leadership(settings: Settings, url: str) -> FileLeadership:
+    """One gateway coordinates the groups: of an embedded firehose, the one that holds the lock in
+    its folder; of Kafka, the one of this data folder."""
+    where = settings.firehose.place
+    folder = Path(where.folder) if isinstance(where, EmbeddedPlace) else settings.data.folder
+    return FileLeadership(folder, lambda: url)
 
 
 def cell_url(settings: Settings, cell: str) -> str | None:
@@ -89,7 +110,7 @@ def _directory(settings: Settings) -> Directory:
     return load_directory(settings.data.folder, shares)
 
 
-def _apply_retention(firehose: EmbeddedLog) -> None:
+def _apply_retention(firehose: Firehose) -> None:
     try:
         dropped = firehose.apply_retention(system_clock_ms())
     except FirecellError as error:  # the next minute tries again; publishing goes on
@@ -99,7 +120,7 @@ def _apply_retention(firehose: EmbeddedLog) -> None:
         log.info("retention: %d segments dropped", dropped)
 
 
-def _firehose_details(firehose: EmbeddedLog) -> dict[str, Any]:
+def _firehose_details(firehose: Firehose) -> dict[str, Any]:
     def vector(offsets: list[int]) -> dict[str, int]:
         return {str(partition): offset for partition, offset in enumerate(offsets)}
 

@@ -102,6 +102,18 @@ class Graph:
     def _toggle(self, partition: int, author: int, reader: int, offset: int, follows: bool) -> int:
         if offset < self.end[partition] or author == reader:
             return graph_kernels.NOTHING
+        code = self._change(partition, author, reader, offset, follows)
+        self.end[partition] = offset + 1
+        return code
+
+    def mend(self, partition: int, author: int, reader: int, start: int) -> None:
+        """Make one edge what the fold of its stored toggles says, wherever they lie: followed from
+        `start` on; -1: not followed. For replays that found a toggle damaged."""
+        self._change(partition, author, reader, 0, False)
+        if start >= 0:
+            self._change(partition, author, reader, start, True)
+
+    def _change(self, partition: int, author: int, reader: int, offset: int, follows: bool) -> int:
         call = (self._users.head, self._table, partition, author, reader, offset, follows)
         code: int = graph_kernels.toggle(*call)
         while code >= graph_kernels.USERS_FULL:
@@ -110,7 +122,6 @@ class Graph:
             else:
                 self._make_room(partition)
             code = graph_kernels.toggle(*call)
-        self.end[partition] = offset + 1
         if self._copies[partition]:
             self._forget_copy(partition, author)
         return code

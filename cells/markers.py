@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import struct
 import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -60,7 +61,7 @@ class EmbeddedMarkers:
                 max_dbs=0,
             )
         except (lmdb.Error, OSError) as error:
-            raise _translate(error, f"open the markers in {folder}") from error
+            raise translate(error, f"open the markers in {folder}") from error
         return cls(environment)
 
     def get(self, reader: int) -> int | None:
@@ -69,7 +70,7 @@ class EmbeddedMarkers:
             with self._opened().begin(buffers=False) as transaction:
                 value = transaction.get(_KEY.pack(reader))
         except lmdb.Error as error:
-            raise _translate(error, "read a marker") from error
+            raise translate(error, "read a marker") from error
         return None if value is None else _unpack(value)
 
     def advance(self, reader: int, post: int) -> int:
@@ -98,11 +99,38 @@ class EmbeddedMarkers:
                         transaction.put(key, _VALUE.pack(VERSION, post))
                     batch.in_force[reader] = max(before, post)
         except lmdb.Error as error:
-            batch.fault = _translate(error, "write markers")
+            batch.fault = translate(error, "write markers")
         except FirecellError as error:
             batch.fault = error
         finally:
             batch.done = True
+
+    def all(self) -> Iterator[tuple[int, int]]:
+        """(reader, marker) of everybody, as they are when the walk begins."""
+        try:
+            with self._opened().begin(buffers=False) as transaction:
+                for key, value in transaction.cursor():
+                    yield _KEY.unpack(key)[0], _unpack(value)
+        except lmdb.Error as error:
+            raise translate(error, "read the markers") from error
+
+    def advance_many(self, markers: Sequence[tuple[int, int]]) -> None:
+        """`advance` for many (reader, post), in one commit."""
+        batch = _Batch()
+        batch.wishes.update(markers)
+        with self._commit_lock:
+            self._commit(batch)
+        if batch.fault is not None:
+            raise batch.fault
+
+    def copy_to(self, folder: str) -> None:
+        """All of it as it is at one moment, in the new `folder`, beside writers. Raises DiskFull,
+        Unavailable."""
+        try:
+            Path(folder).mkdir(parents=True)
+            self._opened().copy(folder, compact=True)
+        except (lmdb.Error, OSError) as error:
+            raise translate(error, f"copy the markers to {folder}") from error
 
     def _opened(self) -> lmdb.Environment:
         if self._environment is None:
@@ -127,7 +155,7 @@ def _unpack(value: bytes) -> int:
     return post
 
 
-def _translate(error: Exception, what: str) -> FirecellError:
+def translate(error: Exception, what: str) -> FirecellError:
     """Our error for one of LMDB's or the operating system's."""
     text = str(error)
     number = error.errno if isinstance(error, OSError) else None

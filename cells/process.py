@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 from cells.cell import Cell, open_cell
+from cells.maintenance import Maintenance
 from cells.server import CellServer
 from cells.settings import Settings
 from engine.errors import Unavailable
@@ -21,8 +23,15 @@ from topics.security import Guard
 from topics.tokens import load_tokens
 
 
-def run_cell(settings: Settings, name: str, *, accept_gap: bool = False) -> int:
-    """Serve the cell `name` until told to stop; the exit code.
+def run_cell(
+    settings: Settings,
+    name: str,
+    *,
+    accept_gap: bool = False,
+    on_look: Callable[[Cell], bool] = lambda cell: False,
+) -> int:
+    """Serve the cell `name` until told to stop, or `on_look`, asked ten times a second, says that
+    it is over; the exit code.
 
     Raises Misconfigured and Precondition for what is wrong before it listens; later failures end
     the process with their exit code.
@@ -37,10 +46,13 @@ def run_cell(settings: Settings, name: str, *, accept_gap: bool = False) -> int:
 
     def start() -> None:
         cell = open_cell(settings, name, accept_gap=accept_gap)
+        maintenance = Maintenance(cell, settings)
+        lifecycle.on_stop("the jobs", maintenance.close)
         lifecycle.on_stop("the cell", lambda: _close_cell(cell))
         cell.runner.start()
-        server.attach(cell.reader, cell.runner, settings.firehose.partitions)
-        _watch(lifecycle, cell)
+        maintenance.start()
+        server.attach(cell.reader, cell.runner, settings.firehose.partitions, maintenance)
+        _watch(lifecycle, cell, on_look)
 
     return serve(
         server.app,
@@ -57,7 +69,7 @@ def _ending(lifecycle: Lifecycle) -> str:
     return lifecycle.reason if lifecycle.draining.is_set() else ""
 
 
-def _watch(lifecycle: Lifecycle, cell: Cell) -> None:
+def _watch(lifecycle: Lifecycle, cell: Cell, on_look: Callable[[Cell], bool]) -> None:
     """Until the end: tell the lifecycle whether the cell is ready, and fail with its fan-out."""
     runner = cell.runner
     while True:
@@ -67,6 +79,8 @@ def _watch(lifecycle: Lifecycle, cell: Cell) -> None:
             lifecycle.ready()
         else:
             lifecycle.not_ready(runner.not_ready_reason())
+        if on_look(cell):
+            lifecycle.drain("what it was started for is done")
         if lifecycle.draining.wait(PROCESS_WATCH_S):
             return
 

@@ -3,7 +3,8 @@
 A page is: a slice of the reader's inbox -> posts (cache, then table) -> the *visible* rule ->
 JSON. The rule (engine/timeline.py) is checked here for a whole slice at once: most keys pass by
 comparing two offsets; only what is left looks at floors. Called on the event loop beside the
-fan-out thread; holds no lock. Raises WrongCell for readers of other cells.
+fan-out thread, or by several threads (`remote`); holds no lock. Raises WrongCell for readers of
+other cells.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Callable
 from itertools import compress
 from typing import NamedTuple, Protocol
 
-import msgspec
 import numpy as np
 
 from cells.graph import Graph
+from cells.page_bytes import closed, encode, follow_page, joined, posts_page, user_cursor
+from cells.pull import PulledInbox
 from cells.relations import RelationsCache
 from engine import limits
-from engine.errors import BadInput, Conflict, Gone, NotFound, WrongCell
+from engine.errors import Conflict, Gone, NotFound, WrongCell
 from engine.homing import HomeRange
 from engine.keys import inbox_key, outbox_key, post_key
 from engine.limits import U64_MAX
@@ -35,7 +37,6 @@ from engine.timeline import (
 from engine.times import format_ms
 from engine.wire import post_json
 
-_encode = msgspec.json.Encoder().encode
 _KEY = 24
 
 
@@ -74,6 +75,7 @@ class Reader:
         cell: str,
         home: HomeRange,
         store: Store,
+        inbox: PulledInbox,
         graph: Graph,
         cache: PostCache,
         relations: RelationsCache,
@@ -84,13 +86,15 @@ class Reader:
         self._cell = cell
         self._home = home
         self._store = store
+        self._inbox = inbox
         self._graph = graph
         self._cache = cache
         self._relations = relations
         self._markers = markers
         self._progress = progress
         self._now_ms = now_ms
-        self._cell_json = _encode(cell)
+        self.remote = store.remote or cache.remote  # pages wait for a network
+        self._cell_json = encode(cell)
         # reader -> (version, marker, unread): a walk counts once, not on every page
         self._unread_known: OrderedDict[int, tuple[int, int | None, tuple[int, bool]]]
         self._unread_known = OrderedDict()
@@ -117,7 +121,7 @@ class Reader:
         # joined, not formatted: a page is some 8 KB, and each copy of it is felt
         page = [
             b'{"reader":"%d","cell":%b,"posts":[' % (reader, self._cell_json),
-            _joined(posts, -1 if marker is None else marker),
+            joined(posts, -1 if marker is None else marker),
             b'],"next":"%b"' % str(following).encode() if following else b'],"next":null',
             b',"settled":"%b"' % str(settled_cursor(self._progress.settled_ms())).encode(),
             b',"marker":null' if marker is None else b',"marker":"%d"' % marker,
@@ -135,7 +139,7 @@ class Reader:
         head: Judged | None = None
         looked = 0
         while True:
-            raw = self._store.inbox_older(reader, before, limit + 1)
+            raw = self._inbox.older(reader, before, limit + 1)
             judged = self._judge(reader, raw, limit)
             if start is None and head is None:
                 head = judged
@@ -163,7 +167,7 @@ class Reader:
         place: Cursor | None = None
         looked = 0
         while True:
-            raw = self._store.inbox_newer(reader, above, limit + 1)
+            raw = self._inbox.newer(reader, above, limit + 1)
             judged = self._judge(reader, raw, limit)
             count = len(judged.posts)
             for index in range(min(count, limit)):
@@ -194,9 +198,7 @@ class Reader:
             for start, entry in zip(starts, shown, strict=True)
         ]
         if False in visible:
-            for index, (start, entry) in enumerate(zip(starts, shown, strict=True)):
-                if start > entry[0] >= 0:
-                    visible[index] = self._reached(reader, authors[index], entry[0], posts[index])
+            self._add_backfilled(visible, reader, authors, posts, starts, shown)
         hidden = self._relations.hidden(reader)
         if hidden:
             visible = [
@@ -205,11 +207,27 @@ class Reader:
             ]
         return Judged(posts, authors, shown, visible, count <= asked)
 
-    def _reached(self, reader: int, author: int, offset: int, post: int) -> bool:
-        """Whether the backfill of the current follow reached a post from before it."""
-        toggles = self._store.toggles_between(reader, author)
-        interval = fold_toggles((t.offset, t.follows, t.floor) for t in toggles)
-        return interval is not None and covers(interval, offset, post)
+    def _add_backfilled(
+        self,
+        visible: list[bool],
+        reader: int,
+        authors: list[int],
+        posts: list[int],
+        starts: list[int],
+        shown: list[Shown],
+    ) -> None:
+        """Make visible what is from before the current follow and was reached by its backfill."""
+        pairs = zip(starts, shown, strict=True)
+        older = [index for index, (start, entry) in enumerate(pairs) if start > entry[0] >= 0]
+        wanted = list({authors[index]: None for index in older})
+        every = self._store.toggles_towards(reader, wanted) if wanted else []
+        toggles = dict(zip(wanted, every, strict=True))
+        for index in older:
+            facts = ((t.offset, t.follows, t.floor) for t in toggles[authors[index]])
+            interval = fold_toggles(facts)
+            visible[index] = interval is not None and covers(
+                interval, shown[index][0], posts[index]
+            )
 
     def _shown(self, keys: list[bytes]) -> list[Shown]:
         """Posts of keys: cache, then table."""
@@ -234,7 +252,7 @@ class Reader:
         least = -1 if marker is None else marker
         most = limits.PAGE_POSTS_DEFAULT if marker is None else limits.UNREAD_MAX
         if head is None or not (head.reaches(least) or len(head.posts) > most):
-            head = self._judge(reader, self._store.inbox_older(reader, b"", most + 1), most)
+            head = self._judge(reader, self._inbox.older(reader, b"", most + 1), most)
         asked = len(head.posts) - (not head.whole)  # a slice that goes on has one key more
         newer = zip(head.posts[:asked], head.visible, strict=False)
         unread = min(sum(visible for post, visible in newer if post > least), limits.UNREAD_MAX)
@@ -251,7 +269,7 @@ class Reader:
             return b"[]"
         start, end = page_times(newest, oldest, self._now_ms())
         touching = [gap for gap in gaps if gap.to_ms >= start and gap.from_ms <= end]
-        return _encode(
+        return encode(
             [
                 {"from": format_ms(gap.from_ms), "to": format_ms(gap.to_ms), "cause": gap.cause}
                 for gap in touching[-limits.GAPS_IN_PAGE_MAX :]
@@ -273,15 +291,15 @@ class Reader:
             for index, post in enumerate(shown):
                 if post.offset < 0:
                     continue
-                fragments.append(_closed(post))
+                fragments.append(closed(post))
                 if len(fragments) == limit:
                     at_end = index + 1 == len(entries)
-                    return _posts_page(fragments, None if at_end else entries[index].post, author)
+                    return posts_page(fragments, None if at_end else entries[index].post, author)
             if len(entries) <= limit:
-                return _posts_page(fragments, None, author)
+                return posts_page(fragments, None, author)
             looked += limit
             if looked >= limits.PAGE_SCAN_KEYS_MAX:
-                return _posts_page(fragments, entries[limit - 1].post, author)
+                return posts_page(fragments, entries[limit - 1].post, author)
             before = outbox_key(author, entries[limit - 1].post)
 
     def post(self, post: int, author: int | None = None) -> bytes:
@@ -307,7 +325,7 @@ class Reader:
     def following(self, user: int, *, limit: int, cursor: str | None = None) -> bytes:
         """Whom `user` follows, ascending (engine.wire.FollowPage)."""
         self._check_home(user)
-        start = 0 if cursor is None else _user_cursor(cursor) + 1
+        start = 0 if cursor is None else user_cursor(cursor) + 1
         authors: list[int] = []
         while len(authors) <= limit and start <= U64_MAX:
             toggles = self._store.toggles_of(user, start, limits.FOLLOWERS_PAGE_MAX)
@@ -326,12 +344,12 @@ class Reader:
             if complete:
                 break
             start = max(by_author) + 1
-        return _follow_page(authors, limit)
+        return follow_page(authors, limit)
 
     def followers(self, user: int, *, limit: int, cursor: str | None = None) -> bytes:
         """Who of this cell follows `user`, ascending (engine.wire.FollowPage)."""
-        after = -1 if cursor is None else _user_cursor(cursor)
-        return _follow_page(self._graph.followers(user, after, limit + 1), limit)
+        after = -1 if cursor is None else user_cursor(cursor)
+        return follow_page(self._graph.followers(user, after, limit + 1), limit)
 
     # --- markers, raw keys ---
 
@@ -350,41 +368,8 @@ class Reader:
         words = np.frombuffer(raw, dtype=">u8").reshape(-1, 3).astype(np.uint64)
         pairs = [[str(post), str(who)] for post, who in zip(~words[:, 1], words[:, 2], strict=True)]
         following = str(Cursor(*map(int, pairs[-1]))) if len(pairs) == limit else None
-        return _encode({"keys": pairs, "next": following})
+        return encode({"keys": pairs, "next": following})
 
     def _check_home(self, user: int) -> None:
         if user not in self._home:
             raise WrongCell(f"user {user} is not at home in cell {self._cell}: ask the directory")
-
-
-def _joined(posts: list[tuple[int, Shown]], marker: int) -> bytes:
-    """Posts of a dashboard, newest first: up to the marker they were seen."""
-    if posts and posts[-1][0] > marker:
-        return b"false},".join([shown[1] for _, shown in posts]) + b"false}"
-    return b",".join(
-        [shown[1] + (b"true}" if post <= marker else b"false}") for post, shown in posts]
-    )
-
-
-def _closed(shown: Shown) -> bytes:
-    """A post outside of a dashboard: without the reader's view."""
-    return shown.fragment[: -len(b',"seen":')] + b"}"
-
-
-def _posts_page(fragments: list[bytes], last: int | None, author: int) -> bytes:
-    following = b"null" if last is None else b'"%b"' % str(Cursor(last, author)).encode()
-    return b'{"posts":[%b],"next":%b}' % (b",".join(fragments), following)
-
-
-def _follow_page(users: list[int], limit: int) -> bytes:
-    following = f"u{users[limit - 1]}" if len(users) > limit else None
-    page = {"users": [str(user) for user in users[:limit]], "next": following, "gaps": []}
-    return _encode(page)
-
-
-def _user_cursor(text: str) -> int:
-    if text[:1] == "u" and text[1:].isascii() and text[1:].isdigit() and len(text) <= 21:
-        user = int(text[1:])
-        if user <= U64_MAX:
-            return user
-    raise BadInput("cursor: no cursor of ours: take `next` of a page", "cursor")

@@ -171,6 +171,15 @@ def pack_outbox(row: PostRow) -> bytes:
     return _OUTBOX.pack(VERSION, row.offset, row.delete_offset)
 
 
+def outbox_of_post(value: bytes) -> bytes | None:
+    """The outbox value that belongs to a post row's value, without unpacking its frames; None
+    for a row that was never posted. Raises Corruption on another version."""
+    if len(value) < _POST_BYTES or value[0] != VERSION:
+        _refuse("post", value)
+    head = _post_head(value)
+    return _OUTBOX.pack(VERSION, head[1], head[5]) if head[1] >= 0 else None
+
+
 def unpack_outbox(post: int, value: bytes) -> OutboxEntry:
     """Raises Corruption on another version."""
     if len(value) != _OUTBOX.size or value[0] != VERSION:

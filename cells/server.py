@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import msgspec
 from starlette.responses import Response
 
+from cells.dashboard_stream import Ticker, stream_response
+from cells.page_threads import PageThreads
 from engine import wire
 from engine.errors import BadInput, Unavailable, invariant
 from engine.limits import (
@@ -25,6 +27,7 @@ from engine.limits import (
     FOLLOWERS_PAGE_DEFAULT,
     FOLLOWERS_PAGE_MAX,
     HTTP_QUERIES_CACHED_MAX,
+    JOB_BODY_BYTES_MAX,
     MARKER_BODY_BYTES_MAX,
     PAGE_POSTS_DEFAULT,
     PAGE_POSTS_MAX,
@@ -34,17 +37,21 @@ from engine.limits import (
 from engine.version import VERSION
 from topics.histogram import Histogram
 from topics.http import Call, HttpApp, Quick, json_response, read_json
+from topics.http_jobs import JobIn, JobOut, JobsOut
 from topics.http_query import cursor, integer, parse_query, position, wants_all
 from topics.http_routes import CELL, routes_of
 from topics.metrics import HttpMetrics
 from topics.security import Guard
 
+_job_in = msgspec.json.Decoder(JobIn)
 _marker_in = msgspec.json.Decoder(wire.MarkerIn)
 _DASHBOARD = next(route.allowed for route in routes_of(CELL) if route.name == "dashboard")
 
 
 class Pages(Protocol):
-    """What is needed of `cells.reader.Reader`: JSON bytes, in microseconds unless said."""
+    """What is needed of `cells.reader.Reader`: JSON bytes, in microseconds unless `remote`."""
+
+    remote: bool  # a page waits for a network: not on the event loop
 
     def dashboard(
         self, reader: int, *, limit: int, cursor: str | None = None, newer: str | None = None
@@ -83,15 +90,37 @@ class Applying(Protocol):
     def applied_past(self, partition: int, offset: int) -> bool:
         """Whether the event at this position shows in pages."""
 
+    def version(self) -> int:
+        """Changes with every batch."""
+
     def status(self) -> dict[str, Any]:
         """JSON-ready."""
 
     def stats(self) -> dict[str, float]:
         """For metrics."""
 
+    def explain_author(self, author: int) -> dict[str, Any]:
+        """JSON-ready."""
+
     @property
     def latency(self) -> Histogram:
         """From append to durable here, ms."""
+
+
+class Asked(Protocol):
+    """What is needed of `cells.maintenance.Maintenance`; it may take a while."""
+
+    def ask(self, asked: JobIn) -> JobOut:
+        """Plan or begin a job."""
+
+    def jobs(self) -> list[JobOut]:
+        """Those that are known."""
+
+    def job(self, name: str) -> JobOut:
+        """One."""
+
+    def stop(self, name: str) -> JobOut:
+        """End one."""
 
 
 class PositionWaiters:
@@ -142,11 +171,15 @@ class CellServer:
         self._pages: Pages | None = None
         self._runner: Applying | None = None
         self._waiters: PositionWaiters | None = None
+        self._jobs: Asked | None = None
         self._partitions = 0
         self._serving: Pages | None = None
+        self._threads: PageThreads | None = None
+        self._ticker: Ticker | None = None
         metrics = HttpMetrics(CELL, name, VERSION, self._numbers, self._latency)
         handlers = {
             "dashboard": self._dashboard,
+            "dashboard_stream": self._dashboard_stream,
             "posts": self._posts,
             "following": self._following,
             "followers": self._followers,
@@ -154,17 +187,26 @@ class CellServer:
             "post": self._post,
             "status": self._status,
             "stats": self._stats,
+            "explain_author": self._explain_author,
             "inbox": self._inbox,
             "readyz": self._readyz,
+            "job_start": self._job_start,
+            "jobs": self._list_jobs,
+            "job": self._job,
+            "job_stop": self._job_stop,
         }
         quick = Quick("dashboard", b"/v1/users/", b"/dashboard", self._dashboard_quickly)
         self.app = HttpApp(CELL, handlers, guard, metrics, quick=quick)
 
-    def attach(self, pages: Pages, runner: Applying, partitions: int) -> None:
+    def attach(
+        self, pages: Pages, runner: Applying, partitions: int, jobs: Asked | None = None
+    ) -> None:
         """The cell is open: serve from it once `runner.ready`. Callable from any thread."""
+        self._jobs = jobs
         self._partitions = partitions
         self._waiters = PositionWaiters(runner.applied_past)
         self._pages = pages
+        self._threads = PageThreads() if pages.remote else None
         self._runner = runner
 
     def _reader(self) -> Pages:
@@ -188,6 +230,8 @@ class CellServer:
 
     def _dashboard_quickly(self, user: str, query: bytes) -> bytes | None:
         """The page for GET /v1/users/{user}/dashboard, unless the request has to wait."""
+        if self._threads is not None:
+            return None
         asked = _quick_asked(query)
         if asked is None:
             return None
@@ -200,8 +244,15 @@ class CellServer:
         reader = wire.parse_user(call.parts["id"], "id")
         if "after" in call.query:
             await self._wait(call)
-        page = self._reader().dashboard(reader, limit=limit, cursor=older, newer=newer)
-        return json_response(page)
+        pages = self._reader()
+        return await self._answer(
+            partial(pages.dashboard, reader, limit=limit, cursor=older, newer=newer)
+        )
+
+    async def _answer(self, page: Callable[[], bytes]) -> Response:
+        """A page, in a thread where it waits for a network."""
+        threads = self._threads
+        return json_response(page() if threads is None else await threads.run(page))
 
     async def _wait(self, call: Call) -> None:
         """Read one's own write: until the position is applied here."""
@@ -216,26 +267,37 @@ class CellServer:
                 f"position {after} is not applied after {wait_ms} ms: ask again", position=after
             )
 
+    async def _dashboard_stream(self, call: Call) -> Response:
+        reader = wire.parse_user(call.parts["id"], "id")
+        pages, runner = self._reader(), self._opened()
+        if self._ticker is None:
+            self._ticker = Ticker(runner.version, lambda: bool(self._reason()))
+        return stream_response(pages, reader, call.query, call.headers, self._ticker)
+
     async def _posts(self, call: Call) -> Response:
         author = wire.parse_user(call.parts["id"], "id")
         limit, place = _limit(call.query), cursor(call.query, "cursor")
-        return json_response(self._reader().posts(author, limit=limit, cursor=place))
+        return await self._answer(partial(self._reader().posts, author, limit=limit, cursor=place))
 
     async def _following(self, call: Call) -> Response:
         user = wire.parse_user(call.parts["id"], "id")
         limit, place = _users_limit(call.query), cursor(call.query, "cursor")
-        return json_response(self._reader().following(user, limit=limit, cursor=place))
+        return await self._answer(
+            partial(self._reader().following, user, limit=limit, cursor=place)
+        )
 
     async def _followers(self, call: Call) -> Response:
         user = wire.parse_user(call.parts["id"], "id")
         limit, place = _users_limit(call.query), cursor(call.query, "cursor")
-        return json_response(self._reader().followers(user, limit=limit, cursor=place))
+        return await self._answer(
+            partial(self._reader().followers, user, limit=limit, cursor=place)
+        )
 
     async def _post(self, call: Call) -> Response:
         post = wire.parse_post_id(call.parts["id"], "id")
         named = call.query.get("author")
         author = None if named is None else wire.parse_user(named, "author")
-        return json_response(self._reader().post(post, author))
+        return await self._answer(partial(self._reader().post, post, author))
 
     async def _marker(self, call: Call) -> Response:
         user = wire.parse_user(call.parts["id"], "id")
@@ -263,12 +325,37 @@ class CellServer:
         numbers = await asyncio.to_thread(runner.stats)
         return json_response({**numbers, "latency_counts": runner.latency.snapshot()})
 
+    async def _explain_author(self, call: Call) -> Response:
+        author = wire.parse_user(call.parts["id"], "id")
+        found = self._opened().explain_author(author)
+        return json_response({"author": str(author), "cells": [found], "missing": []})
+
     async def _inbox(self, call: Call) -> Response:
         user = wire.parse_user(call.parts["user"], "user")
         most = PAGE_SCAN_KEYS_MAX
         limit = integer(call.query, "limit", default=most, low=1, high=most)
         place = cursor(call.query, "cursor")
-        return json_response(self._reader().inbox_page(user, place, limit))
+        return await self._answer(partial(self._reader().inbox_page, user, place, limit))
+
+    # --- jobs ---
+
+    def _asked(self) -> Asked:
+        if self._jobs is None:
+            raise Unavailable(f"cell {self._name} is starting: try again", cell=self._name)
+        return self._jobs
+
+    async def _job_start(self, call: Call) -> Response:
+        asked = wire.decode_json(await read_json(call, JOB_BODY_BYTES_MAX), _job_in)
+        return json_response(await asyncio.to_thread(self._asked().ask, asked))
+
+    async def _list_jobs(self, call: Call) -> Response:
+        return json_response(JobsOut(await asyncio.to_thread(self._asked().jobs)))
+
+    async def _job(self, call: Call) -> Response:
+        return json_response(await asyncio.to_thread(self._asked().job, call.parts["job"]))
+
+    async def _job_stop(self, call: Call) -> Response:
+        return json_response(await asyncio.to_thread(self._asked().stop, call.parts["job"]))
 
     def _numbers(self) -> Mapping[str, float]:
         return {} if self._runner is None else self._runner.stats()

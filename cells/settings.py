@@ -18,20 +18,33 @@ import msgspec
 
 from cells.settings_schema import CELL_FIELDS, CELL_NAME, DEFAULT_CELL, FIELDS, SECTIONS, Field
 from engine.errors import BadInput, Misconfigured
-from engine.limits import CELLS_MAX, CONFIG_FILE_BYTES_MAX
+from engine.limits import (
+    CELLS_MAX,
+    CONFIG_FILE_BYTES_MAX,
+    SNAPSHOTS_PER_RETENTION,
+    SNAPSHOTS_PER_RETENTION_MIN,
+)
+from topics.urls import CachePlace, EmbeddedPlace, FirehosePlace, StorePlace
 
 DEFAULT_FILE = "firecell.toml"
 _ENVIRONMENT = "FIRECELL_"
 
 
 class Firehose(msgspec.Struct, frozen=True):
-    """[firehose]: `folder` is where an embedded one lies; `node` None: leased."""
+    """[firehose]: `place` is what `url` says; `node` None: leased."""
 
     url: str
-    folder: Path
+    place: FirehosePlace
     partitions: int
     retention_ms: int
     node: int | None
+
+    @property
+    def folder(self) -> Path:
+        """Where an embedded one lies; Misconfigured for any other."""
+        if isinstance(self.place, EmbeddedPlace):
+            return self.place.folder
+        raise Misconfigured(f"[firehose] url = {self.url!r}: this needs an embedded: firehose")
 
 
 class Data(msgspec.Struct, frozen=True):
@@ -47,6 +60,19 @@ class Http(msgspec.Struct, frozen=True):
     port: int
 
 
+class Snapshots(msgspec.Struct, frozen=True):
+    """[snapshots]: where cells keep theirs, and how often one is taken; 0: never."""
+
+    folder: Path
+    every_ms: int
+
+
+class HBaseHelper(msgspec.Struct, frozen=True):
+    """[hbase]: the Java helper's argument file."""
+
+    helper: Path
+
+
 class TokensFile(msgspec.Struct, frozen=True):
     """[tokens]: the file of token hashes."""
 
@@ -54,12 +80,16 @@ class TokensFile(msgspec.Struct, frozen=True):
 
 
 class CellSettings(msgspec.Struct, frozen=True):
-    """[cells.NAME]: `folder` is where an embedded store lies."""
+    """[cells.NAME]: `place` and `cache_place` are what `store` and `cache` say. `folder` holds what
+    the cell keeps on this machine: an embedded store, the graph's snapshot."""
 
     name: str
     store: str
+    place: StorePlace
     folder: Path
     cache: str
+    cache_place: CachePlace
+    push_followers_max: int
     share: float
     host: str
     port: int
@@ -79,6 +109,8 @@ class Settings(msgspec.Struct, frozen=True):
     data: Data
     http: Http
     tokens: TokensFile
+    snapshots: Snapshots
+    hbase: HBaseHelper
     cells: dict[str, CellSettings]
     file: Path | None
     origins: dict[str, Origin]
@@ -190,7 +222,7 @@ def _build(values: dict[str, _Value], file: Path | None, base: Path) -> Settings
     read.data = data.folder if given.source == "flag" else given.value
     firehose = Firehose(
         url=read.text("firehose.url"),
-        folder=read.take("firehose.url"),
+        place=read.take("firehose.url"),
         partitions=read.take("firehose.partitions"),
         retention_ms=read.take("firehose.retention"),
         node=read.take("firehose.node"),
@@ -200,31 +232,54 @@ def _build(values: dict[str, _Value], file: Path | None, base: Path) -> Settings
         data=data,
         http=Http(read.take("http.host"), read.take("http.port")),
         tokens=TokensFile(read.take("tokens.file")),
-        cells=_read_cells(read, names, firehose.folder),
+        snapshots=_read_snapshots(read, firehose.retention_ms),
+        hbase=HBaseHelper(read.take("hbase.helper")),
+        cells=_read_cells(read, names, firehose.place, data.folder),
         file=file,
         origins=read.origins,
     )
 
 
-def _read_cells(read: _Reader, names: list[str], firehose: Path) -> dict[str, CellSettings]:
+def _read_snapshots(read: _Reader, retention_ms: int) -> Snapshots:
+    """Rarer than a quarter of the retention, the newest snapshot might not reach the firehose."""
+    every_ms = read.take("snapshots.every")
+    if every_ms is None:
+        every_ms = retention_ms // SNAPSHOTS_PER_RETENTION
+    elif every_ms * SNAPSHOTS_PER_RETENTION_MIN >= retention_ms:
+        raise Misconfigured(
+            f"snapshots.every: {read.text('snapshots.every')} is not less than a quarter of"
+            " firehose.retention: a rebuild could find a hole"
+        )
+    return Snapshots(read.take("snapshots.folder"), every_ms)
+
+
+def _read_cells(
+    read: _Reader, names: list[str], firehose: FirehosePlace, data: Path
+) -> dict[str, CellSettings]:
     cells = {}
-    users = {firehose: "the firehose"}
+    users: dict[object, str] = {firehose: "the firehose"}
     for name in names:
         prefix = f"cells.{name}."
         for refused in ("group", "keep.inbox", "keep.posts"):
             read.take(prefix + refused)
+        place = read.take(prefix + "store")
         cell = CellSettings(
             name=name,
             store=read.text(prefix + "store"),
-            folder=read.take(prefix + "store"),
-            cache=read.take(prefix + "cache"),
+            place=place,
+            folder=place.folder if isinstance(place, EmbeddedPlace) else data / name,
+            cache=read.text(prefix + "cache"),
+            cache_place=read.take(prefix + "cache"),
+            push_followers_max=read.take(prefix + "push_followers_max"),
             share=read.take(prefix + "share"),
             host=read.take(prefix + "host"),
             port=read.take(prefix + "port"),
         )
-        other = users.setdefault(cell.folder, f"cell {name!r}")
-        if other != f"cell {name!r}":
-            raise Misconfigured(f"{prefix}store: {cell.folder} is already used by {other}")
+        for used in {place, EmbeddedPlace(cell.folder)}:
+            other = users.setdefault(used, f"cell {name!r}")
+            if other != f"cell {name!r}":
+                what = used.folder if isinstance(used, EmbeddedPlace) else cell.store
+                raise Misconfigured(f"{prefix}store: {what} is already used by {other}")
         cells[name] = cell
     return cells
 

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from engine.errors import BadInput
 from engine.limits import (
@@ -19,14 +19,25 @@ from engine.limits import (
     PARTITIONS_DEFAULT,
     PARTITIONS_MAX,
     PORT_MAX,
+    PUSH_FOLLOWERS_MAX_DEFAULT,
     RETENTION_MS_MIN,
+    U32_MAX,
 )
 from engine.times import parse_duration_ms
+from topics.urls import (
+    CachePlace,
+    FirehosePlace,
+    StorePlace,
+    parse_cache,
+    parse_firehose,
+    parse_store,
+)
 
 DEFAULT_CELL = "c1"
 CELL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
-SECTIONS = ("firehose", "data", "http", "tokens", "cells")
+SECTIONS = ("firehose", "data", "http", "tokens", "snapshots", "hbase", "cells")
 
+_Place = TypeVar("_Place", FirehosePlace, StorePlace, CachePlace)
 _Parser = Callable[[object, str, Path], object]
 
 
@@ -75,6 +86,14 @@ def _duration(value: object, name: str, base: Path) -> int:
     return ms
 
 
+def _every(value: object, name: str, base: Path) -> int | None:
+    """None: as often as the retention asks for; 0: never."""
+    text = _text(value, name, base)
+    if text == "auto":
+        return None
+    return 0 if text in ("0", "never") else parse_duration_ms(text, name)
+
+
 def _share(value: object, name: str, _base: Path) -> float:
     try:
         share = float(value) if isinstance(value, str | int | float) else math.nan
@@ -85,35 +104,24 @@ def _share(value: object, name: str, _base: Path) -> float:
     return share
 
 
-def _embedded(real: str, extra: str) -> _Parser:
-    """`embedded:FOLDER` -> the folder; the real one's URL is refused by name."""
-
-    def parse(value: object, name: str, base: Path) -> Path:
-        text = _text(value, name, base)
-        if text.startswith("embedded:") and len(text) > len("embedded:"):
-            return _path(text.removeprefix("embedded:"), name, base)
-        if text.startswith(real + "://"):
-            raise BadInput(
-                f"{name}: {real}:// comes with the [{extra}] parts; this version runs embedded:"
-                f" only, so write embedded:FOLDER",
-                name,
-            )
-        raise BadInput(f"{name}: {text!r} is no such URL; write embedded:FOLDER", name)
-
-    return parse
+def _firehose(value: object, name: str, base: Path) -> FirehosePlace:
+    return _named(name, lambda: parse_firehose(_text(value, name, base), base))
 
 
-def _cache(value: object, name: str, base: Path) -> str:
-    text = _text(value, name, base)
-    if text.startswith("redis://"):
-        raise BadInput(
-            f"{name}: redis:// comes with the [redis] part; this version runs embedded: only,"
-            " so write memory:",
-            name,
-        )
-    if text != "memory:":
-        raise BadInput(f"{name}: {text!r} is no cache; write memory:", name)
-    return text
+def _store(value: object, name: str, base: Path) -> StorePlace:
+    return _named(name, lambda: parse_store(_text(value, name, base), base))
+
+
+def _cache(value: object, name: str, base: Path) -> CachePlace:
+    return _named(name, lambda: parse_cache(_text(value, name, base)))
+
+
+def _named(name: str, parse: Callable[[], _Place]) -> _Place:
+    """A URL's place; what is wrong with it says which setting it is."""
+    try:
+        return parse()
+    except BadInput as error:
+        raise BadInput(f"{name}: {error.message.removeprefix(f'{name}: ')}", name) from None
 
 
 def _no_group(value: object, name: str, base: Path) -> None:
@@ -132,7 +140,7 @@ def _forever(value: object, name: str, base: Path) -> None:
 
 FIELDS: dict[str, Field] = {
     "firehose.url": Field(
-        "embedded:{data}/firehose", _embedded("kafka", "kafka"), "where the events are kept"
+        "embedded:{data}/firehose", _firehose, "or kafka://host:9092/topic"
     ),
     "firehose.partitions": Field(
         PARTITIONS_DEFAULT, _whole(1, PARTITIONS_MAX), "can never change once the firehose exists"
@@ -145,11 +153,25 @@ FIELDS: dict[str, Field] = {
     "http.host": Field("127.0.0.1", _text, "any but loopback needs tokens: firecell tokens create"),
     "http.port": Field(HTTP_PORT_DEFAULT, _whole(0, PORT_MAX), "0 takes a free port"),
     "tokens.file": Field("{data}/tokens.jsonl", _path, "hashes of tokens, never the tokens"),
+    "snapshots.folder": Field(
+        "{data}/snapshots", _path, "of the cells; on the same disk they cost little at first"
+    ),
+    "snapshots.every": Field(
+        "auto", _every, "under a quarter of the retention (auto: a fifth); or never"
+    ),
+    "hbase.helper": Field(
+        "{data}/stack/helper.args", _path, "java @FILE makes tables; `firecell stack up` writes it"
+    ),
 }
 
 CELL_FIELDS: dict[str, Field] = {
-    "store": Field("embedded:{data}/{name}", _embedded("hbase", "hbase"), "posts and inboxes"),
-    "cache": Field("memory:", _cache, "posts read lately"),
+    "store": Field("embedded:{data}/{name}", _store, "or hbase://host:9090/name"),
+    "cache": Field("memory:", _cache, "of posts; or redis://host:6379/0"),
+    "push_followers_max": Field(
+        PUSH_FOLLOWERS_MAX_DEFAULT,
+        _whole(1, U32_MAX),
+        "authors with more followers here are merged in by pages",
+    ),
     "share": Field(1, _share, "of the users, relative to the other cells' shares"),
     "host": Field("127.0.0.1", _text, "where this cell listens; clients ask the gateway"),
     "port": Field(0, _whole(0, PORT_MAX), "0 takes a free port, named by run files and status"),
@@ -158,7 +180,9 @@ CELL_FIELDS: dict[str, Field] = {
     "keep.posts": Field("forever", _forever, "how long posts are kept"),
 }
 
-_OFFERED = ("store", "cache", "share", "host", "port", "keep.inbox", "keep.posts")
+_OFFERED = (
+    "store", "cache", "push_followers_max", "share", "host", "port", "keep.inbox", "keep.posts",
+)  # fmt: skip
 
 
 def init_text() -> str:

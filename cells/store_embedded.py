@@ -19,7 +19,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -27,23 +27,25 @@ from rocksdict import Checkpoint, CompactOptions, IngestExternalFileOptions, Wri
 
 from cells import rows
 from cells.rocks import FAMILIES, open_rocks, translate
-from cells.store_reads import StoreReads
+from cells.store_scans import StoreScans
 from cells.store_writes import FactsWriter
 from engine import limits
 from engine.errors import Conflict, Misconfigured, Precondition, Unavailable
 from engine.homing import HomeRange
-from engine.keys import Keys
-from engine.ports import Facts
+from engine.keys import Keys, place_key
+from engine.ports import Facts, Gap
 from engine.runs import write_run
 
 _META_KEY = b"cell"
 _log = logging.getLogger(__name__)
 
 
-class EmbeddedStore(StoreReads):
+class EmbeddedStore(StoreScans):
     """`engine.ports.Store` on RocksDB. Use `EmbeddedStore.open`."""
 
     atomic = True
+    remote = False
+    bulk = False  # big batches are sorted runs whether it lags or not
 
     def __init__(self, folder: Path, partitions: int, read_only: bool) -> None:
         """Opens RocksDB; `open` also checks whose data it holds."""
@@ -63,6 +65,11 @@ class EmbeddedStore(StoreReads):
         self._adopted = 0
         self._keys_written = 0
         self._bytes_written = 0
+
+    @property
+    def keys_aim(self) -> int:
+        """A batch is closed when its inbox keys pass this."""
+        return limits.WORKER_KEYS_AIM
 
     @classmethod
     def open(
@@ -162,6 +169,16 @@ class EmbeddedStore(StoreReads):
             self._writer.put_positions(positions)
             self._write(self._writer.take(), "write positions")
 
+    def settle_quarantined(self, places: Sequence[tuple[int, int]], gaps: Sequence[Gap]) -> None:
+        """Forget kept bad records by (partition, offset), and keep `gaps`; one synced write."""
+        with self._writing:
+            self._begin()
+            for place in places:
+                self._writer.batch.delete(place_key(*place), self._handles["quarantine"])
+            for _ in self._writer.put_rows(Facts(gaps=list(gaps))):
+                pass
+            self._write(self._writer.take(), "settle bad records")
+
     def _begin(self) -> None:
         """Begin a write; drops what a call that failed half-way has left in the batch."""
         if self._closed:
@@ -229,7 +246,7 @@ class EmbeddedStore(StoreReads):
         self._stall_ms += (time.monotonic() - started) * 1_000
 
     def rest(self) -> None:
-        """Nobody writes: merge from INBOX_RUNS_REST runs on for the readers, until the next."""
+        """Nobody writes: merge down to INBOX_RUNS_REST runs for the readers, until the next run."""
         self._merge_from(limits.INBOX_RUNS_REST)
 
     def _merge_from(self, runs: int) -> None:
@@ -265,18 +282,26 @@ class EmbeddedStore(StoreReads):
 
     # --- the whole store -------------------------------------------------------------------------
 
-    def checkpoint(self, folder: Path) -> None:
-        """A consistent copy in `folder` (hard links where the disk is the same), which
-        `EmbeddedStore.open` opens. Raises Conflict when `folder` exists."""
-        if folder.exists():
-            raise Conflict(f"{folder} exists: name a new folder for the checkpoint")
+    def flush(self) -> None:
+        """Memory to files, beside everything else: what a checkpoint would do, holding the GIL."""
         try:
             for table in self._tables.values():
-                table.flush()  # outside of the GIL; the checkpoint would do it inside
-            folder.mkdir(parents=True)
-            Checkpoint(self._rocks).create_checkpoint(str(folder / "rocks"))
+                table.flush()
         except Exception as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            raise translate(error, "write its memory to files") from error
+
+    def checkpoint(self, folder: str) -> None:
+        """A consistent copy in `folder` (hard links where the disk is the same), which
+        `EmbeddedStore.open` opens. Raises Conflict when `folder` exists."""
+        place = Path(folder)
+        if place.exists():
+            raise Conflict(f"{folder} exists: name a new folder for the checkpoint")
+        self.flush()
+        try:
+            place.mkdir(parents=True)
+            Checkpoint(self._rocks).create_checkpoint(str(place / "rocks"))
+        except Exception as error:
+            shutil.rmtree(place, ignore_errors=True)
             raise translate(error, f"write a checkpoint to {folder}") from error
 
     def stats(self) -> dict[str, int]:

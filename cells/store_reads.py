@@ -123,11 +123,17 @@ class StoreReads:
     def inbox_newer(self, reader: int, above: bytes, limit: int) -> bytes:
         """Joined inbox keys of `reader` strictly in front of key `above`, nearest first; b"": in
         front of the end, so the oldest first. Raises Unavailable, Corruption."""
-        prefix = user_prefix(reader)
+        return b"".join([key for key, _ in self._upwards("inbox", reader, above, limit)])
+
+    def _upwards(
+        self, table: str, user: int, above: bytes, limit: int
+    ) -> list[tuple[bytes, bytes]]:
+        """Pairs of `user` in front of key `above`, nearest first; b"": from the last."""
+        prefix = user_prefix(user)
         behind = above or after_prefix(prefix)
-        found: list[bytes] = []
+        found: list[tuple[bytes, bytes]] = []
         try:
-            scan = self._inbox.iter()
+            scan = self._tables[table].iter()
             if behind is None:
                 scan.seek_to_last()
             else:
@@ -138,12 +144,12 @@ class StoreReads:
                 key = scan.key()
                 if key is None or key[:_PREFIX_BYTES] != prefix:
                     break
-                found.append(key)
+                found.append((key, scan.value()))
                 scan.prev()
             scan.status()
         except Exception as error:
-            raise translate(error, "read an inbox") from error
-        return b"".join(found)
+            raise translate(error, f"read its table {table!r}") from error
+        return found
 
     def post_rows(self, keys: Sequence[bytes]) -> list[PostRow | None]:
         """The rows of post keys, in their order; a row with offset -1 was never posted."""
@@ -174,10 +180,26 @@ class StoreReads:
             for key, value in self._scan("outbox", start, prefix, limit)
         ]
 
+    def outboxes(self, authors: Sequence[int], limit: int) -> list[list[OutboxEntry]]:
+        """The newest entries of many authors, at most `limit` of each, in their order."""
+        return [self.outbox(author, b"", limit) for author in authors]
+
+    def outbox_newer(self, author: int, above: bytes, limit: int) -> list[OutboxEntry]:
+        """Entries of `author` strictly in front of outbox key `above` (b"": from the oldest),
+        nearest first."""
+        return [
+            rows.unpack_outbox(parse_inbox_key(key)[1], value)
+            for key, value in self._upwards("outbox", author, above, limit)
+        ]
+
     def toggles_between(self, reader: int, author: int) -> list[Toggle]:
         """All toggles of one reader towards one author, by offset."""
         prefix = pair_prefix(reader, author)
         return [_toggle(key, value) for key, value in self._scan("following", prefix, prefix)]
+
+    def toggles_towards(self, reader: int, authors: Sequence[int]) -> list[list[Toggle]]:
+        """`toggles_between` of many authors, in their order."""
+        return [self.toggles_between(reader, author) for author in authors]
 
     def toggles_of(self, reader: int, author_from: int, limit: int) -> list[Toggle]:
         """Toggles of a reader by (author, offset), from `author_from` on, at most `limit`."""

@@ -65,7 +65,11 @@ class FactsWriter:
     def _put_posts(self, facts: Facts) -> Iterator[None]:
         post, outbox = self._handles["post"], self._handles["outbox"]
         keys = rows.post_keys(facts)
-        merged = list(rows.merge_posts(facts, keys, self._get("post", keys)).items())
+        stored = self._get("post", keys)
+        changed = rows.merge_posts(facts, keys, stored)
+        if facts.again:
+            yield from self._put_outboxes(keys, stored, changed)
+        merged = list(changed.items())
         for start in range(0, len(merged), limits.PUT_SLICE_KEYS):
             put = self.batch.put
             for key, row in merged[start : start + limits.PUT_SLICE_KEYS]:
@@ -73,6 +77,22 @@ class FactsWriter:
                 if row.offset >= 0:
                     post_id, author = parse_post_key(key)
                     put(outbox_key(author, post_id), rows.pack_outbox(row), outbox)
+            yield
+
+    def _put_outboxes(
+        self, keys: list[bytes], stored: list[bytes | None], changed: Mapping[bytes, Any]
+    ) -> Iterator[None]:
+        """The outbox entries of rows that stay as they are: theirs may be what is damaged."""
+        outbox = self._handles["outbox"]
+        for start in range(0, len(keys), limits.PUT_SLICE_KEYS):
+            end = start + limits.PUT_SLICE_KEYS
+            for key, value in zip(keys[start:end], stored[start:end], strict=True):
+                if value is None or key in changed:
+                    continue
+                entry = rows.outbox_of_post(value)
+                if entry is not None:
+                    post_id, author = parse_post_key(key)
+                    self.batch.put(outbox_key(author, post_id), entry, outbox)
             yield
 
     def _put_toggles(self, toggles: list[tuple[int, int, int, int, bool, int]]) -> None:

@@ -3,9 +3,10 @@
 1. decode and judge   bad input is quarantined, never stops a cell (I11)
 2. toggles            follows and unfollows change the graph, in the order of offsets;
                       a follow that opens an interval copies a backfill
-3. recipients         each post takes its author's followers as they are at that moment
+3. recipients         each post takes its author's followers as they are at that moment; those
+                      of an author inside an interval (engine/materialize.py) are left out
 4. expand             posts x followers -> sorted 24-byte keys (engine.fanout)
-5. make durable       I1: post rows -> outbox and inbox keys -> position
+5. make durable       I1: decisions -> post rows -> outbox and inbox keys -> position
 6. tell               caches forget what changed, readers may see it
 
 Steps 1-4 are a pure function of the records and of the state before them, so a batch that is
@@ -16,17 +17,19 @@ graph and the store beside it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from cells.backfill import BatchOutbox
+from cells.backfill import BatchOutbox, OutboxHeads
+from cells.durable import make_durable, no_crash
 from cells.graph import Graph
+from cells.intervals import AuthorIntervals
 from engine import fanout, limits
 from engine.codec import decode
-from engine.errors import BadInput, Precondition, Unprocessable
+from engine.errors import BadInput, Precondition, Unavailable, Unprocessable
 from engine.events import (
     BLOCK,
     FOLLOW,
@@ -48,27 +51,27 @@ from engine.keys import (
     MUTES,
     Keys,
     inbox_key,
+    parse_post_key,
     post_key,
 )
 from engine.limits import FLOOR_NONE
-from engine.ports import Facts, PostCache, Record, Store, no_keys
+from engine.ports import AuthorInterval, Facts, PostCache, Record, Store, no_keys
 from engine.timeline import backfill, fold_toggles
 
-
-def no_crash(point: str) -> None:
-    """What production passes: crash points are for tests (`planned`, `rows`, `inbox`, `done`)."""
+_NOBODY = np.empty(0, dtype=np.uint32)
 
 
 class Batch:
     """What steps 1-4 gather of one batch."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, heads: OutboxHeads) -> None:
         self.facts = Facts()
         self.post_ids: list[int] = []
         self.authors: list[int] = []
         self.recipients: list[Any] = []  # one u32 array of reader indexes per post
+        self.decided: list[AuthorInterval] = []
         self.extra: list[bytes] = []  # inbox keys of backfills and of authors themselves
-        self.outbox = BatchOutbox(store)
+        self.outbox = BatchOutbox(store, heads)
         self.keys_expected = 0
         self.consumed = 0
 
@@ -107,14 +110,17 @@ class Worker:
         store: Store,
         graph: Graph,
         home: HomeRange,
+        intervals: AuthorIntervals,
         *,
         cache: PostCache | None = None,
         forget_relations: Callable[[int], None] = lambda owner: None,
         crash: Callable[[str], None] = no_crash,
     ) -> None:
         self._store = store
+        self._heads = OutboxHeads(store)
         self._graph = graph
         self._home = home
+        self.intervals = intervals
         self._cache = cache
         self._forget_relations = forget_relations
         self.crash = crash
@@ -126,7 +132,7 @@ class Worker:
     def apply(self, records: Sequence[Record]) -> int:
         """Apply a prefix of `records` (per partition in order of offset) and make it durable.
 
-        Returns how many were consumed: all, unless the batch grew past WORKER_KEYS_AIM. Raises
+        Returns how many were consumed: all, unless the batch grew past the store's keys_aim. Raises
         Precondition on a hole in the offsets (I8).
         """
         batch = self.plan(records)
@@ -135,9 +141,18 @@ class Worker:
         return batch.consumed
 
     def plan(self, records: Sequence[Record]) -> Batch:
-        """Steps 1-4."""
+        """Steps 1-4. After Unavailable call it again with the same records."""
+        try:
+            return self._plan(records)
+        except Unavailable:
+            self._planned = list(self.next_offsets)
+            raise
+
+    def _plan(self, records: Sequence[Record]) -> Batch:
         started = time.perf_counter()
-        batch = Batch(self._store)
+        batch = Batch(self._store, self._heads)
+        if self._store.remote:
+            self._heads.expect(self._followed(records))
         for index, record in enumerate(records):
             if not self._is_next(record):
                 continue
@@ -146,30 +161,90 @@ class Worker:
             except (BadInput, Unprocessable) as error:
                 batch.facts.quarantined.append((record, error.message))
             batch.facts.positions[record.partition] = (record.offset + 1, record.time_ms)
-            if batch.keys_expected >= limits.WORKER_KEYS_AIM:
+            if batch.keys_expected >= self._keys_aim():
                 batch.consumed = index + 1
                 break
         else:
             batch.consumed = len(records)
+        batch.decided = self.intervals.take_decided()
         planned = time.perf_counter()
         batch.facts.inbox = self._expand(batch)
         self.counts.seconds["plan"] += planned - started
         self.counts.seconds["expand"] += time.perf_counter() - planned
         return batch
 
+    def _keys_aim(self) -> int:
+        """How many keys close a batch."""
+        return self._store.keys_aim
+
     def finish(self, batch: Batch) -> None:
         """Steps 5 and 6. After Unavailable call it again with the same batch."""
         facts = batch.facts
+        self.intervals.make_durable(batch.decided)
+        if batch.decided:
+            self.crash("decided")
         make_durable(self._store, facts, self.crash, self.counts.seconds)
         if self._cache is not None:
             posts, edits = (fact[0] for fact in facts.posts), (fact[0] for fact in facts.edits)
             self._cache.changed([*posts, *edits, *(fact[0] for fact in facts.deletes)])
+        for key in (*(fact[0] for fact in facts.posts), *(fact[0] for fact in facts.deletes)):
+            self._heads.forget(parse_post_key(key)[1])
+        self.intervals.note_posts(batch.authors)
         for owner, _, _, _, _ in facts.relations:
             self._forget_relations(owner)
         for partition, (offset, time_ms) in facts.positions.items():
             self.next_offsets[partition] = offset
             self.times_ms[partition] = time_ms
         self.counts.add(batch)
+
+    def explain_author(self, author: int) -> dict[str, Any]:
+        """Whether an author is pushed or pulled here, and why; JSON-ready. Any thread."""
+        return self.intervals.explain(author, self._graph.follower_count(author))
+
+    def follow_other(self, records: Sequence[Record]) -> None:
+        """What another worker of this cell has made durable, for what is kept in memory here: the
+        graph, decisions, the caches, the position. Writes nothing. Between two batches only."""
+        changed: list[bytes] = []
+        self.intervals.refresh()
+        for record in records:
+            if not self._is_next(record):
+                continue
+            toggle = toggle_of(record, self._home, self._partitions)
+            if toggle is not None:
+                change = self._graph.follow if toggle.kind == FOLLOW else self._graph.unfollow
+                if record.offset >= self._graph.end[record.partition]:
+                    change(record.partition, toggle.author, toggle.reader, record.offset)
+            else:
+                changed += self._changed_by(record)
+            self.next_offsets[record.partition] = record.offset + 1
+            self.times_ms[record.partition] = record.time_ms
+        if self._cache is not None and changed:
+            self._cache.changed(changed)
+        self.intervals.note_posts([parse_post_key(key)[1] for key in changed])
+
+    def _followed(self, records: Sequence[Record]) -> Iterator[int]:
+        """Whose followers the records add to, in their order; as far as it is asked for."""
+        for record in records:
+            toggle = toggle_of(record, self._home, self._partitions)
+            if toggle is not None and toggle.kind == FOLLOW:
+                yield toggle.author
+
+    def _changed_by(self, record: Record) -> list[bytes]:
+        """Post keys that a record changes; relations that it changes are forgotten here."""
+        try:
+            event = decode(record.frame)
+        except BadInput:
+            return []
+        if type(event) is Post or type(event) is Delete:
+            self._heads.forget(event.author)
+        if type(event) is Post:
+            return [post_key(event.id, event.author)]
+        if type(event) is Edit or type(event) is Delete:
+            return [post_key(event.post, event.author)]
+        if type(event) is Relation:
+            self._forget_relations(event.reader)
+            self._forget_relations(event.author)
+        return []
 
     def _is_next(self, record: Record) -> bool:
         """I8: root offsets continue. Lower was seen before and is dropped; higher is a hole."""
@@ -217,13 +292,32 @@ class Worker:
         key = post_key(post.id, post.author)
         batch.facts.posts.append((key, record.offset, record.time_ms, record.frame))
         batch.outbox.post(post.author, post.id, record.offset)
-        recipients = self._graph.recipients(record.partition, post.author)
+        recipients = self._recipients(record, post)
         batch.post_ids.append(post.id)
         batch.authors.append(post.author)
         batch.recipients.append(recipients)
         batch.keys_expected += len(recipients)
         if at_home:
             batch.extra.append(inbox_key(post.author, post.id, post.author))
+
+    def _recipients(self, record: Record, post: Post) -> Any:
+        """The followers to push a post to: u32 reader indexes; nobody, where it is left out."""
+        intervals, author = self.intervals, post.author
+        if author not in intervals:
+            everybody = self._graph.recipients(record.partition, author)
+            if len(everybody) <= intervals.push_followers_max:
+                return everybody
+        followers = self._graph.follower_count(author)
+        place = (post.id, record.offset, record.time_ms)
+        if intervals.leaves_out(author, place, followers, self._decides(record)):
+            return _NOBODY
+        return self._graph.recipients(record.partition, author)
+
+    def _decides(self, record: Record) -> bool:
+        """Whether the graph is as it was at the record, so that its numbers may decide. Where it
+        holds later toggles (a crash, a replay), all that was decided below them is recorded:
+        decisions are durable before the toggles of their batch."""
+        return record.offset >= self._graph.end[record.partition]
 
     def _take_toggle(self, batch: Batch, record: Record, toggle: Relation) -> None:
         """Step 2 for one follow or unfollow of a reader at home here."""
@@ -289,31 +383,3 @@ def toggle_of(record: Record, home: HomeRange, partitions: int) -> Relation | No
         return None
     mine = mix64(event.author) % partitions == record.partition and event.reader in home
     return event if mine else None
-
-
-def make_durable(
-    store: Store, facts: Facts, crash: Callable[[str], None], seconds: dict[str, float]
-) -> None:
-    """Step 5, the order of durability (I1): rows, then inbox keys, then the position.
-
-    A crash between two of them leaves posts that no key names, or keys that the position does not
-    cover: both are written again, the same, when the batch is applied again. Never a key without
-    its post (I3).
-    """
-    started = time.perf_counter()
-    if store.atomic and len(facts.inbox) < limits.RUN_KEYS_MIN:
-        store.write_all(facts)  # all three at once
-        seconds["rows"] += time.perf_counter() - started
-        crash("done")
-        return
-    store.write_rows(facts)
-    rows = time.perf_counter()
-    crash("rows")
-    store.write_inbox(facts.inbox)
-    inbox = time.perf_counter()
-    crash("inbox")
-    store.write_positions(facts.positions)
-    crash("done")
-    seconds["rows"] += rows - started
-    seconds["inbox"] += inbox - rows
-    seconds["done"] += time.perf_counter() - inbox

@@ -13,6 +13,8 @@
 | homing | account -> partition, user -> cell |
 | fanout | posts + followers -> sorted inbox keys, vectorized: no Python per follower |
 | runs | sorted keys -> the bytes of a file that RocksDB adopts |
+| hfiles | sorted keys -> the bytes of a file that HBase adopts |
+| materialize | which posts of very followed authors are pulled instead of pushed |
 | timeline | the *visible* rule, backfill, cursors |
 | markers | the one rule of read markers |
 | ports | what the core asks of the world: log, store, cache, markers |

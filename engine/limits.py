@@ -76,11 +76,16 @@ WORKER_POLL_MS = 5  # how often an idle worker looks at the end of the log
 WORKER_LINGER_MS = 100  # under load a batch starts at most this often: bounds files at level 0
 RUNS_AT_EASE_MAX = 14  # files at level 0: with more the worker gathers longer before each batch
 RUNS_AT_LEVEL0_MAX = 48  # more files than this hurt readers: the worker waits for compaction
+BULK_FROM_EVENTS = 32_768  # a cell that lags so far gathers for throughput: two whole batches ...
+BULK_UNTIL_EVENTS = 4_096  # ... and below this for latency again
 RETRY_FIRST_MS = 100  # backoff after a dependency's failure: doubles ...
 RETRY_MS_MAX = 5_000  # ... up to this
 BACKFILL_POSTS_MAX = 100  # of a follow (DESIGN 2)
 BACKFILL_AGE_MS_MAX = 30 * 24 * 3_600_000
 OUTBOX_SCAN_KEYS = 1_000  # keys of one scan of an outbox; a walk is many bounded scans
+OUTBOX_AHEAD_AUTHORS = 1_024  # whose newest entries are asked for at once, of a remote store
+OUTBOX_HEADS_ENTRIES_MAX = 200_000  # kept from batch to batch: some 40 MB, then dropped
+OUTBOX_HEADS_AUTHORS_MAX = 500_000  # the same for authors without a post: some 60 MB
 
 # --- graph ---------------------------------------------------------------------------------------
 GRAPH_OVERLAY_EDGES_MIN = 20_000  # changed edges of one partition before they are merged
@@ -106,7 +111,21 @@ AFTER_WAITERS_MAX = 1_000  # requests that wait for a position at once
 FOLLOWERS_PAGE_DEFAULT = 100
 FOLLOWERS_PAGE_MAX = 1_000
 GAPS_IN_PAGE_MAX = 20
+PAGE_THREADS = 16  # pages at once from a store behind a network: each waits for it most of the time
+PAGE_THREADS_LINE_MAX = 256  # and in line for them; beyond it 503
 CURSOR_CHARACTERS_MAX = 64
+
+# --- what is materialized (engine/materialize.py) ------------------------------------------------
+PUSH_FOLLOWERS_MAX_DEFAULT = 20_000  # followers in a cell; authors with more are pulled (DESIGN 4)
+PUSH_CLOSE_PERCENT = 80  # of that: below it an author is pushed again; so nobody flaps at the bound
+PULL_LATE_MS_MAX = 60_000  # a post whose id is older than this when it is appended is pushed
+PULL_ORDER_MS = 180_000  # ids of pulled posts further apart than this are in the order of offsets:
+# 60 s late, 60 s ahead (ID_AHEAD_MS_MAX), and 60 s between the clocks of two brokers
+PULLED_AUTHORS_MAX = 4_096  # of a cell: each page looks at all of them; more are pushed
+PULL_CHUNK_ENTRIES = 8  # of an outbox, at first: a page takes few of each author; then four-fold
+PULL_HEAD_ENTRIES = 64  # of each pulled author's outbox kept in memory: three pages of theirs alone
+PULL_SKIPPED_MAX = 500  # posts from before the follow that are passed over without a place holder
+DECISIONS_MAP_BYTES = 1024 * 1024 * 1024  # sparse; a decision costs some 100 bytes
 
 # --- caches --------------------------------------------------------------------------------------
 CACHE_BYTES_DEFAULT = 512 * 1024 * 1024
@@ -117,7 +136,7 @@ BLOCK_CACHE_BYTES = 512 * 1024 * 1024  # RocksDB's
 # --- embedded store (RocksDB; measured choices, reasons in cells/rocks.py) ------------------------
 COMPACTION_JOBS = 4  # merges and flushes at once: small ones do not wait for a great one
 COMPACTION_PARTS_MAX = 2  # threads that share one big merge
-INBOX_RUNS_MIN = 8  # sorted runs of the inbox before they merge: more cost pages, fewer merging
+INBOX_RUNS_MIN = 8  # sorted runs of the inbox before a merge: fewer cost merging, more pages
 INBOX_RUNS_REST = 3  # the same while nothing is written: pages look into two or three places
 WORKER_REST_S = 2.0  # without events before the store may rest
 INBOX_NEWER_PERCENT_MAX = 100_000  # inbox keys never replace each other: no merge only for space
@@ -199,3 +218,188 @@ BATCHES_AT_ONCE_MAX = 4  # NDJSON batches decoded at once: 50,000 events are som
 PROCESS_WATCH_S = 0.1  # how often a process looks whether its fan-out thread failed or caught up
 PUBLISH_TROUBLE_S = 10  # after a failed append without a later success, /readyz says so this long
 PROXY_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of a cell: 200 posts of 128 KiB are less
+
+# --- the local real stack (ops/stack*.py): the ports that each server's own papers name ----------
+STACK_KAFKA_PORT = 9092
+STACK_KAFKA_CONTROLLER_PORT = 9093
+STACK_REDIS_PORT = 6379
+STACK_NAMENODE_PORT = 8020
+STACK_NAMENODE_HTTP_PORT = 9870
+STACK_DATANODE_PORT = 9866
+STACK_DATANODE_HTTP_PORT = 9864
+STACK_DATANODE_IPC_PORT = 9867
+STACK_ZOOKEEPER_PORT = 2181
+STACK_MASTER_PORT = 16_000
+STACK_REGIONSERVER_PORT = 16_020
+STACK_THRIFT_PORT = 9090
+STACK_FREE_PORT_MIN = 15_000  # free ports are sought here: below those that the kernel hands out
+STACK_FREE_PORT_MAX = 31_999
+STACK_FREE_PORT_TRIES_MAX = 2_000
+STACK_PORT_MIN = 1_024  # below it a server would need to be root
+STACK_KAFKA_HEAP_MB = 768
+STACK_HDFS_HEAP_MB = 512  # of the NameNode and of the DataNode
+STACK_HBASE_HEAP_MB = 3_072  # with 1 GB, HBase holds key writers back while it flushes (measured)
+STACK_THRIFT_HEAP_MB = 512
+STACK_REDIS_MEMORY_MB = 256  # least recently used keys go first: it is a cache
+STACK_HEAP_MB_MIN = 128
+STACK_HEAP_MB_MAX = 65_536
+STACK_HELPER_HEAP_MB = 256
+STACK_UP_S = 180  # one server gets this long to answer: 2 cores may be busy with other things
+STACK_POLL_S = 0.1  # between two probes of a server that starts
+STACK_PROBE_S = 3  # one probe waits this long for its answer
+STACK_STOP_S = 40  # TERM: HBase writes its memory out; then KILL
+STACK_KILLED_S = 10  # KILL: gone within this, unless the kernel itself hangs
+STACK_FORMAT_S = 90  # formatting Kafka's or HDFS' folder: one short JVM
+STACK_DOWNLOAD_S = 1_800  # some 250 files from a registry on a slow line
+STACK_ANSWER_BYTES_MAX = 4 * 1024 * 1024  # of one probe
+STACK_LOG_FILE_MB = 32  # of one server; two older ones are kept
+STACK_RESTART_MS_MAX = 30_000  # backoff of a server that keeps ending, under --foreground
+STACK_BROKER_SESSION_MS = 3_000  # of Kafka's broker: after a kill it is waited out
+STACK_SESSION_MS = 120_000  # of ZooKeeper: a process stopped for less goes on where it was
+STACK_TICK_MS = 6_000  # a twentieth of the session, or ZooKeeper grants less
+
+# --- HBase (cells/store_hbase.py, cells/hbase_*.py, engine/hfiles.py) ----------------------------
+HFILE_BLOCK_ENTRIES = 1_456  # records of one data block: 64 KB decoded, HBase's own default
+HFILE_SLAB_BLOCKS = 32  # blocks laid out at once: 1 MB, stays in the processor's cache
+HBASE_CALL_ROWS = 20_000  # rows of one mutateRows call: 1.1 MB; more is no faster (measured)
+HBASE_CALL_BYTES = 4 * 1024 * 1024  # of one call with posts: what Thrift's server takes at once
+HBASE_WRITERS = 2  # sockets that share the key writes of one batch: one per core
+HBASE_RUN_KEYS_MIN = 200_000  # fewer keys are put even in bulk: each file costs readers
+HBASE_RUN_KEYS_AIM = 8_000_000  # of one batch in bulk: few big files; 24 B a key, some 60 B to sort
+HBASE_READ_MS = 5_000  # time-out of a read; then a new connection, or 503
+HBASE_WRITE_MS = 30_000  # a region that flushes or splits holds writers this long
+HBASE_LOAD_S = 120  # a bulk load that splits files at regions that have moved
+HBASE_STAGED_S = 3_600  # staged files this old are nobody's: a load takes HBASE_LOAD_S at most
+HBASE_MERGE_FILES_MIN = 6  # files of an inbox region before they are merged: fewer cost merging
+HBASE_MERGE_FILES_MAX = 24  # merged at once
+HBASE_FILES_MAX = 40  # of one region: with more, adopting waits for HBase's merging
+HBASE_FILES_WAIT_S = 60  # then Unavailable; the batch is tried again
+HBASE_FILES_NAP_S = 0.25  # how often an adoption that waits looks again
+HBASE_HELPER_S = 60  # start of the Java helper: JVM and ZooKeeper
+HBASE_OPEN_S = 90  # when HBase starts, regions open one after the other
+HBASE_TRIES_MAX = 3  # of one call, each with a new connection; then Unavailable
+HBASE_IDLE_S = 50  # Thrift's server closes sockets that were idle for 60 s: they are not used again
+HBASE_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a longer answer is none of Thrift's: protocol mismatch
+HBASE_GET_ROWS = 500  # rows of one multi-get
+HBASE_AHEAD_CALLS = 64  # sent before an answer is read: 16 KB, less than a socket holds
+HBASE_AHEAD_GETS = 2  # multi-gets sent at once: one is read while the other is answered
+HBASE_SCAN_ROWS = 1_000  # rows of one step of a scan
+HBASE_DENSE_SPLIT_BITS = (16, 17, 18, 19, 20, 22, 24, 28, 32, 40, 48, 56)  # of users counted from 1
+
+# --- Redis (cells/cache_redis.py) ----------------------------------------------------------------
+REDIS_CONNECT_S = 0.2  # a dead Redis must cost a page nothing
+REDIS_TIMEOUT_S = 0.1  # of one call: slower than that, the table is as good
+REDIS_OPEN_S = 1.0  # after a failure nobody asks Redis again for so long
+REDIS_TTL_S = 24 * 3_600  # of a post: what nobody reads goes away by itself
+REDIS_CONNECTIONS_MAX = 64  # of one process
+
+# --- Kafka and Faust (topics/kafka_*.py, cells/app.py) -------------------------------------------
+KAFKA_TIMEOUT_S = 10  # one question to a broker; then Unavailable
+KAFKA_APPEND_S = 12  # one append with its retries: less than PUBLISH_WAIT_S, so clients see why
+KAFKA_LEADERS_S = 2  # who leads now, after a failed look-up: a broker that is there says at once
+KAFKA_LINGER_MS = 5  # a batch waits so long for company; an append flushes, so it seldom does
+KAFKA_MESSAGE_BYTES_DEFAULT = 1_048_588  # Kafka's own default of max.message.bytes
+KAFKA_BATCH_BYTES = 1_000_000  # of one partition: what a broker takes by default is 1 MiB
+KAFKA_SEND_BYTES_MAX = 128 * 1024 * 1024  # waiting in the producer: several appends of 32 MiB
+KAFKA_SEND_ENTRIES_MAX = 200_000  # the same by messages
+KAFKA_POLL_S = 0.05  # how long a full producer is waited for before it is looked at again
+KAFKA_FETCH_BYTES = 1024 * 1024  # of one partition in one answer: holds any event
+KAFKA_FETCH_WAIT_MS = 20  # an idle fetch holds up reads of other partitions that long
+KAFKA_FETCH_PAUSE_MS = 5  # before a full queue is fetched into again
+KAFKA_QUEUED_BYTES_MAX = 16 * 1024 * 1024  # fetched ahead in the client library
+KAFKA_READ_AHEAD_BYTES_MAX = 64 * 1024 * 1024  # and in ours, over all partitions of a log
+KAFKA_CONSUME_RECORDS = 2_000  # taken from the client library at once
+KAFKA_SEGMENT_MS = 3_600_000  # time retention works on closed segments: at most an hour late
+KAFKA_TOPIC_CHARACTERS_MAX = 200  # Kafka's own bound is 249; the rest is room for names beside it
+KAFKA_REPLICATION_MAX = 7
+KAFKA_SETTLE_S = 15  # a topic that was just made is waited for until every partition has a leader
+FAUST_BATCH_EVENTS = 8_192  # of one batch of a worker on Kafka; as many more may wait
+FAUST_TAKE_EVENTS = 1_024  # taken from Faust at once: while they are handed on, no more come
+FAUST_POLL_EVENTS = 2_048  # unpacked at once by the consumer
+FAUST_FETCH_BYTES = 256 * 1024  # of one partition in one answer; a larger batch comes whole
+FAUST_COLLECT_OBJECTS = 50_000  # made between two looks of Python's collector: some 5,000 events
+FAUST_BUFFER_EVENTS = 16_384  # prefetched by Faust: two batches
+FAUST_WITHIN_S = 0.02  # a batch that is not full waits this long for more
+FAUST_BATCH_S_MAX = 600  # a batch in hand for longer is hung: the process gives up
+FAUST_SESSION_S = 20  # a killed worker keeps its place in the group so long
+FAUST_HEARTBEAT_S = 3
+FAUST_COMMIT_S = 1.0  # how often acknowledged positions go to the group
+FAUST_GROUP_WAIT_S = 45  # at start, for a killed predecessor to leave: its session and some more
+FAUST_STOP_S = 10  # of the drain, for Faust's own stop
+CELL_WORKERS_MAX = 64  # processes of one cell on this machine
+ENDS_EVERY_S = 0.2  # how often the ends of the firehose are looked at, for lag and readiness
+STACK_WATCH_S = 0.5  # between two looks, in the foreground, at whether all servers live
+STACK_OUTAGE_S = 120  # HBase waits this long for a DataNode or NameNode that was killed
+
+# --- Bluesky Jetstream import (topics/jetstream*.py, ops/import_jetstream.py) --------------------
+JETSTREAM_LINE_BYTES_MAX = 1024 * 1024  # of one event: AT Protocol's records are at most that
+JETSTREAM_WINDOW_BYTES_MAX = 128 * 1024 * 1024  # of a .zst file: zstd's own bound without --long
+JETSTREAM_READ_BYTES = 16 * 1024  # of a compressed file at once: it may be a thousand times as long
+JETSTREAM_DID_BYTES_MAX = 2_048  # the DID specification's bound
+JETSTREAM_RECORD_KEY_BYTES_MAX = 256  # longer ones are legal and unheard of; LMDB has a bound
+JETSTREAM_MAP_BYTES = 64 * 1024 * 1024 * 1024  # address space of the map of names, not disk
+JETSTREAM_BATCH_S = 1.0  # live events wait this long for company
+JETSTREAM_CONNECT_S = 20
+JETSTREAM_OVERLAP_MS = 2_000  # a resumed stream begins this much earlier: events may share a time
+
+# --- the stream and its groups (topics/stream*.py, topics/groups_*.py, topics/filters.py) ---------
+STREAM_PAGE_RECORDS = 1_000  # of one partition at once: some 4 ms of the GIL
+STREAM_PAGE_BYTES = 512 * 1024  # frames read at once for one consumer: what it has in memory
+STREAM_CACHE_BYTES = 32 * 1024 * 1024  # pages that consumers at the tail share
+STREAM_READERS = 2  # threads that read and encode
+STREAM_LOOK_S = 0.005  # how often the one watcher looks at the ends of the log
+STREAM_LOOK_REST = 10  # and it rests this many times longer than a look takes
+STREAM_HEARTBEAT_S = 15.0
+STREAM_DRAIN_S = 2.0  # a client that takes nothing is cut off so long after the drain began
+STREAM_UNTIL_MARGIN_MS = 1_000  # an append that took its time before `until` has ended by then
+STREAM_SLOW_WINDOW_S = 10.0  # a consumer is judged over this
+STREAM_SLOW_SHARE = 0.5  # of the window spent waiting for it, while its lag grew: slow
+STREAM_UNACKED_MAX = 50_000  # offsets of a partition ahead of the acknowledged one, then it waits
+STREAM_SINCE_CHARACTERS_MAX = 24 * 1_024  # a vector of all partitions; headers have 32 KB
+STREAM_GZIP_LEVEL = 1  # 6 costs four times the CPU for a tenth of the bytes
+STREAM_RELAY_BYTES = 256 * 1024  # of a stream passed on by a gateway, in memory
+FILTER_AUTHORS_MAX = 1_000
+GROUP_LEASE_S = 30  # what a member was given is its own so long, unless it acknowledges
+GROUP_LEASE_S_MIN = 1
+GROUP_LEASE_S_MAX = 600
+GROUP_SETTLE_S = 5.0  # ack=auto: what a living connection took this long ago counts as done
+GROUP_TICK_S = 0.25  # leases, moves and checkpoints are looked at this often
+GROUP_COMMIT_S = 1.0  # and checkpoints are written this often, unless somebody waits for one
+GROUPS_MAX = 1_000  # with living members, of one firehose
+GROUP_MEMBERS_MAX = 1_000  # of one group
+GROUP_ACK_BODY_BYTES_MAX = 64 * 1024  # positions of 1,024 partitions
+GROUP_WARN_S = 6 * 3_600  # a group whose place is dropped sooner than this is warned of
+REWIND_SAMPLE_RECORDS = 1_000  # read to tell how long a rewind will take
+REWIND_BODY_BYTES_MAX = 64 * 1024
+DASHBOARD_STREAM_LOOK_S = 0.05  # how often new batches of a cell are looked for
+DASHBOARD_STREAM_SEEN_MAX = 10_000  # posts above `settled` that are remembered, of one stream
+
+# --- snapshots, replay, verify, audit (cells/{snapshot,replay,verify,audit}*.py) -----------------
+SNAPSHOTS_KEPT = 2  # the newest of a cell's; older ones go when a new one is whole
+SNAPSHOTS_PER_RETENTION = 5  # by default one is taken this often per retention: above DESIGN 8's 4
+SNAPSHOTS_PER_RETENTION_MIN = 4  # rarer ones might not reach the firehose's floor
+SNAPSHOT_LOOK_S = 5.0  # between two looks whether one is due
+SNAPSHOT_READ_BYTES = 1024 * 1024  # of a file at once, for its checksum or copy
+RESTORE_MARKERS = 10_000  # of one commit
+SNAPSHOT_NAME_CHARACTERS_MAX = 64
+MANIFEST_BYTES_MAX = 64 * 1024 * 1024  # some 100 bytes a file
+REPLAYS_MAX = 16  # of one cell that are not done
+REPLAYS_DONE_KEPT = 50  # that `replay list` still tells of
+REPLAY_SHARE = 0.5  # of the time that live batches leave
+REPLAY_IDLE_SHARE = 0.02  # live batches that take less of the time than this count as none
+REPLAY_WINDOW_S = 2.0  # over which live work is looked at
+REPLAY_CREDIT_S_MAX = 0.1  # time saved up for one step: bounds what a live batch waits
+REPLAY_KEYS_BESIDE = 100_000  # of one step beside live work: some 50 ms
+REPLAY_EVENTS_BESIDE = 1_024  # the same by events
+REPLAY_KEEP_S = 2.0  # how often its positions are kept: what a crash repeats
+JOBS_DONE_KEPT = 100  # of a cell, in memory
+JOB_POLL_S = 0.2  # of the command line, while a job runs
+JOB_BODY_BYTES_MAX = 64 * 1024
+VERIFY_SCAN_ROWS = 4_096  # of one step of a walk over a table
+VERIFY_FINDINGS_NAMED_MAX = 20  # of each kind; all are counted
+VERIFY_PROGRESS_S = 1.0  # between two words on how far it is
+AUDIT_EVERY_S = 1.0  # one reader so often: a cell of 86,400 readers is through in a day
+AUDIT_POSTS_MAX = 20_000  # of the authors that one reader follows: a larger case is left to verify
+AUDIT_TRIES = 3  # looks at what seems wrong: beside a writer it may be half of a batch
+AUDIT_TRY_S = 1.0  # between them
+QUARANTINE_LIST_MAX = 10_000

@@ -97,6 +97,20 @@ class Toggle(NamedTuple):
     floor: int
 
 
+class AuthorInterval(NamedTuple):
+    """A recorded decision: of one author's posts those at [from_offset, to_offset) of the author's
+    partition are not pushed here; pages merge them in. to_offset -1: it is open."""
+
+    author: int
+    from_offset: int
+    from_ms: int  # root append time at which it opened
+    from_followers: int  # in this cell, when it opened
+    push_followers_max: int  # the setting then
+    to_offset: int
+    to_ms: int
+    to_followers: int
+
+
 class Gap(NamedTuple):
     """A span of one partition that a cell has not covered: [first, last] offsets, times, cause."""
 
@@ -135,14 +149,43 @@ class Facts:
     """u8 (n, 24), strictly ascending in byte order"""
     positions: dict[int, tuple[int, int]] = field(default_factory=dict)
     """partition -> (next offset, append time ms of the last record)"""
+    again: bool = False
+    """applied before (a replay): also what seems to be there already is written, to heal it"""
 
 
-class Store(Protocol):
+class Scans(Protocol):
+    """Walks over whole tables, for verify, digests and audits: each call is one bounded step, in
+    key order, from `start` on; the next step starts behind the last key. Beside a writer a walk
+    sees each row as it is when the step comes to it."""
+
+    def readers_from(self, start: int, limit: int) -> list[int]:
+        """Users from `start` on that have inbox keys or follow toggles, ascending."""
+
+    def inbox_from(self, start: bytes, limit: int) -> bytes:
+        """Joined inbox keys of all readers."""
+
+    def posts_from(self, start: bytes, limit: int) -> list[tuple[bytes, PostRow]]:
+        """(post key, row)."""
+
+    def outboxes_from(self, start: bytes, limit: int) -> list[tuple[int, OutboxEntry]]:
+        """(author, entry), from an outbox key on."""
+
+    def followings_from(self, start: bytes, limit: int) -> list[tuple[int, Toggle]]:
+        """(reader, toggle), from a following key on."""
+
+
+class Store(Scans, Protocol):
     """A cell's durable state. The three write steps are called in the order of I1 by one
     function, `cells.worker.make_durable`; reads may run beside them from another thread.
     Every method may raise Unavailable (dependency) or Corruption."""
 
     atomic: bool  # write_all is there: all of a batch in one synced, atomic write
+    remote: bool  # calls wait for a network: readers make them in threads, with a bound
+    bulk: bool  # set while the cell lags far behind: throughput counts, latency does not
+
+    @property
+    def keys_aim(self) -> int:
+        """A batch is closed when its inbox keys pass this (one post may exceed it)."""
 
     def write_all(self, facts: Facts) -> None:
         """Rows, inbox keys and positions as one atomic, synced write (small batches)."""
@@ -174,8 +217,19 @@ class Store(Protocol):
     def outbox(self, author: int, before: bytes, limit: int) -> list[OutboxEntry]:
         """Entries of `author` strictly behind outbox key `before` (b"": from the newest)."""
 
+    def outboxes(self, authors: Sequence[int], limit: int) -> list[list[OutboxEntry]]:
+        """The newest entries of many authors, at most `limit` of each, in the order of `authors`:
+        a follow needs its author's, an import those of many thousands."""
+
+    def outbox_newer(self, author: int, above: bytes, limit: int) -> list[OutboxEntry]:
+        """Entries of `author` strictly in front of outbox key `above` (b"": from the oldest),
+        nearest first."""
+
     def toggles_between(self, reader: int, author: int) -> list[Toggle]:
         """All toggles of one reader towards one author, by offset."""
+
+    def toggles_towards(self, reader: int, authors: Sequence[int]) -> list[list[Toggle]]:
+        """`toggles_between` of many authors, in their order: a page needs up to twenty."""
 
     def toggles_of(self, reader: int, author_from: int, limit: int) -> list[Toggle]:
         """Toggles of a reader by (author, offset), from `author_from` on, at most `limit`."""
@@ -192,6 +246,17 @@ class Store(Protocol):
 
     def quarantined(self, limit: int) -> list[tuple[Record, str]]:
         """Kept bad records and their causes, by place."""
+
+    def settle_quarantined(self, places: Sequence[tuple[int, int]], gaps: Sequence[Gap]) -> None:
+        """Forget kept bad records by (partition, offset), and keep `gaps`; one synced write."""
+
+    def flush(self) -> None:
+        """What is durable in memory and log only goes to files; from any thread. So a checkpoint
+        right after it is short."""
+
+    def checkpoint(self, folder: str) -> None:
+        """The whole durable state at one moment in the new `folder`: what restoring needs. Raises
+        Conflict when it exists."""
 
     def rest(self) -> None:
         """Called while there is nothing to write: a store may use the time for its readers."""
@@ -216,6 +281,29 @@ class Markers(Protocol):
     def advance(self, reader: int, post: int) -> int:
         """Move forward only; the marker in force, durable on return."""
 
+    def all(self) -> Iterable[tuple[int, int]]:
+        """(reader, marker) of everybody."""
+
+    def copy_to(self, folder: str) -> None:
+        """All of it as it is at one moment, in the new `folder`, beside writers."""
+
+    def close(self) -> None:
+        """Idempotent."""
+
+
+class Decisions(Protocol):
+    """Recorded decisions: born in the cell, so kept apart and synced. Few, and never removed."""
+
+    def intervals(self) -> list[AuthorInterval]:
+        """All of them, by author and from_offset."""
+
+    def record(self, intervals: Sequence[AuthorInterval]) -> None:
+        """Keep intervals, durable on return. One is known by its author and from_offset; told
+        again, the lowest `to_offset` that closes it counts, whatever the order."""
+
+    def copy_to(self, folder: str) -> None:
+        """All of it as it is at one moment, in the new `folder`, beside writers."""
+
     def close(self) -> None:
         """Idempotent."""
 
@@ -234,6 +322,8 @@ class PostCache(Protocol):
     The worker writes the store, then the cache. A filler notes `epoch()`, reads the store, then
     calls `fill` with that epoch: nothing is kept if the worker wrote between.
     """
+
+    remote: bool  # calls wait for a network
 
     def epoch(self) -> int:
         """Changes with every `changed`."""

@@ -20,8 +20,10 @@ from engine.version import VERSION
 
 COMMANDS = (
     "up", "demo", "init", "config", "tokens",
-    "post", "follow", "publish", "import_", "dashboard", "status",
-    "gateway", "cell", "bench_",
+    "post", "follow", "publish", "import_", "dashboard", "tail", "status", "explain",
+    "groups", "rewind",
+    "snapshot", "replay", "rebuild", "verify", "quarantine",
+    "gateway", "cell", "stack", "bench_",
 )  # fmt: skip
 _INTERRUPTED = 128 + signal.SIGINT  # what a shell reports after Ctrl-C
 _HELP = """Firecell: a firehose that can be rewound, cells, and dashboards.

@@ -5,9 +5,7 @@ One client belongs to one thread. Nothing is retried here: only the caller knows
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -15,56 +13,12 @@ from typing import Any
 
 import httpx
 
-from engine import errors
-from engine.errors import BadInput, FirecellError, Unavailable
+from engine.errors import BadInput, Unavailable
 from engine.limits import CLIENT_CONNECT_S, CLIENT_TIMEOUT_S
 from ops.options import settings_of
 from topics import runfiles
-
-_TYPE = "urn:firecell:problem:"
-_WORD = re.compile(r"(?<!^)(?=[A-Z])")
-
-
-def _kinds() -> dict[str, type[FirecellError]]:
-    """`retention-passed` -> RetentionPassed, for the whole tree."""
-    return {
-        _WORD.sub("-", name).lower(): kind
-        for name, kind in vars(errors).items()
-        if isinstance(kind, type) and issubclass(kind, FirecellError)
-    }
-
-
-_BY_STATUS: dict[int, type[FirecellError]] = {
-    400: errors.BadInput,
-    401: errors.Unauthorized,
-    403: errors.Forbidden,
-    404: errors.NotFound,
-    409: errors.Conflict,
-    410: errors.Gone,
-    413: errors.TooLarge,
-    421: errors.WrongCell,
-    422: errors.Unprocessable,
-    429: errors.Unavailable,
-    503: errors.Unavailable,
-}
-
-
-def error_of(status: int, body: bytes, retry_after: str = "") -> FirecellError:
-    """The error that an answer tells of: by its problem type, else by its status."""
-    try:
-        problem = json.loads(body)
-        detail = str(problem["detail"])
-    except (ValueError, KeyError, TypeError):
-        problem, detail = {}, f"the server answered {status} without a reason"
-    kind = _kinds().get(str(problem.get("type", "")).removeprefix(_TYPE))
-    kind = kind or _BY_STATUS.get(status, FirecellError)
-    standard = ("type", "title", "status", "detail", "field", "retry_after_s", "message")
-    extra = {key: value for key, value in problem.items() if key not in standard}
-    if issubclass(kind, BadInput):
-        return kind(detail, str(problem.get("field", "")), **extra)
-    if issubclass(kind, Unavailable):
-        return kind(detail, int(retry_after) if retry_after.isdigit() else 1, **extra)
-    return kind(detail, **extra)
+from topics.client import Consumer
+from topics.http_errors import error_of
 
 
 class Client:
@@ -72,6 +26,7 @@ class Client:
 
     def __init__(self, url: str, token: str = "", timeout_s: float = CLIENT_TIMEOUT_S) -> None:
         self.url = url.rstrip("/")
+        self._token = token
         headers = {"authorization": f"Bearer {token}"} if token else {}
         try:
             self._http = httpx.Client(
@@ -98,6 +53,18 @@ class Client:
         """The JSON of a GET; parameters that are None are left out."""
         given = {key: str(value) for key, value in parameters.items() if value is not None}
         return self._json(self._send("GET", path, params=given))
+
+    def post(self, path: str, document: Mapping[str, object]) -> Any:
+        """The JSON of a POST of JSON."""
+        return self._json(self._send("POST", path, json=dict(document)))
+
+    def consume(self, **options: str) -> Consumer:
+        """A consumer of the firehose; its own connection."""
+        return Consumer(self.url, token=self._token, **options)
+
+    def delete(self, path: str) -> Any:
+        """The JSON of a DELETE."""
+        return self._json(self._send("DELETE", path))
 
     def publish(self, event: Mapping[str, object]) -> Any:
         """Publish one event; `{"id", "position", "at"}`."""

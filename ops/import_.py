@@ -7,32 +7,31 @@ interrupted is simply run again.
 from __future__ import annotations
 
 import gzip
-import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.errors import BadInput, NotFound, Unavailable
+from engine.errors import BadInput, NotFound
 from engine.limits import (
     BAD_LINES_NAMED_MAX,
-    CLIENT_RETRIES_MAX,
     IMPORT_BATCH_EVENTS,
     IMPORT_LINE_CHARACTERS_MAX,
-    RETRY_FIRST_MS,
-    RETRY_MS_MAX,
     U64_MAX,
 )
-from ops.options import Config, Json, Url, emit, on_terminal, printable, say
+from ops import import_jetstream
+from ops.importing import progress, refusal, send
+from ops.options import Config, Json, Url, emit, printable, say
 
 if TYPE_CHECKING:
     from ops.client import Client
 
-_app = typer.Typer(no_args_is_help=True, help="Bring in what others have: follow graphs.")
+_app = typer.Typer(
+    no_args_is_help=True, help="Bring in what others have: follow graphs, Bluesky's events."
+)
 
 
 @dataclass
@@ -54,12 +53,8 @@ class Summary:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    import_jetstream.add_to(_app)
     app.add_typer(_app, name="import")
-
-
-@_app.callback()
-def root() -> None:
-    """Keep `edges` a sub-command although it is the only one yet."""
 
 
 @_app.command()
@@ -104,12 +99,12 @@ def import_edges(client: Client, file: Path) -> Summary:
     """Send every edge of a file, in batches."""
     summary = Summary()
     started = time.monotonic()
-    with _progress(file) as moved:
+    with progress(file) as moved:
         for batch, done_bytes in read_batches(file, summary):
-            for line in _send(client, b"".join(batch)):
+            for line in send(client, b"".join(batch)):
                 if line.startswith(b'{"error"'):
                     summary.refused += 1
-                    summary.note(f"refused: {_detail(line)}")
+                    summary.note(f"refused: {refusal(line)}")
                 else:
                     summary.edges += 1
             moved(done_bytes)
@@ -157,48 +152,3 @@ def _text(file: Path, raw: IO[bytes]) -> IO[bytes] | gzip.GzipFile:
         raise BadInput(f"{file}: named .gz, but it is no gzip file", "file")
     raw.seek(0)
     return gzip.open(raw)
-
-
-def _send(client: Client, body: bytes) -> list[bytes]:
-    """Publish, again after a failure of the dependency: a repeated follow changes nothing."""
-    wait_ms = RETRY_FIRST_MS
-    for _ in range(CLIENT_RETRIES_MAX):
-        try:
-            return list(client.publish_lines(body))
-        except Unavailable as error:
-            say(f"trying again: {error.message}")
-            time.sleep(max(wait_ms / 1_000, error.retry_after_s))
-            wait_ms = min(wait_ms * 2, RETRY_MS_MAX)
-    return list(client.publish_lines(body))
-
-
-def _detail(line: bytes) -> str:
-    try:
-        return printable(str(json.loads(line)["error"]["detail"]))
-    except (ValueError, KeyError, TypeError):
-        return printable(line[:200].decode(errors="replace"))
-
-
-class _Progress:
-    """Moves the bar; without a terminal there is none."""
-
-    def __call__(self, done_bytes: int) -> None:
-        """The file was read up to here."""
-
-
-@contextmanager
-def _progress(file: Path) -> Iterator[_Progress]:
-    if not on_terminal():
-        yield _Progress()
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(file.name, total=file.stat().st_size)
-
-        class Moving(_Progress):
-            def __call__(self, done_bytes: int) -> None:
-                bar.update(task, completed=done_bytes)
-
-        yield Moving()

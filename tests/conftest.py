@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,15 @@ settings.register_profile(
 settings.load_profile("firecell")
 
 _GOING_S = 2.0  # a child that a test has just killed may take this long to be gone
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What of the real parts was left out, in one line: reasons begin with what is needed."""
+    reasons = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ())]
+    needs = Counter(r.removeprefix("Skipped: ") for r in reasons if "needs " in r)
+    if needs:
+        told = "; ".join(f"{count} tests: {reason}" for reason, count in sorted(needs.items()))
+        terminalreporter.write_line(f"without the real parts: {told}")
 
 
 @pytest.fixture

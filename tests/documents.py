@@ -28,7 +28,7 @@ DOCUMENTS = tuple(
     path.relative_to(ROOT).as_posix()
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 )
-BENCHES = ("demo", "bench fanout", "bench reads")  # commands that are programs of their own
+BENCHES = ("demo", "bench fanout", "bench reads", "bench compare")  # programs of their own
 _SHARED_BY = 4  # an option that so many commands have is told once
 _TYPES = {"integer": "N", "integer range": "N", "float": "X", "path": "FILE"}
 _PYTHON_TYPES = {int: "N", float: "X", Path: "FILE"}  # where typer no longer stands on click
@@ -84,6 +84,8 @@ def _walk(words: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...
     if below is None:
         yield words, command
         return
+    if command.invoke_without_command:
+        yield words, command
     for name, child in below.items():
         yield from _walk((*words, name), child)
 
@@ -273,6 +275,10 @@ _LIMITS = {
     "HTTP_HEADER_BYTES_MAX": "bytes of a request's headers",
     "HTTP_CONNECTIONS_MAX": "connections of a process",
     "CONNECTIONS_PER_TOKEN_MAX": "requests of one token at once, of a process",
+    "FILTER_AUTHORS_MAX": "authors of a stream's filter",
+    "STREAM_UNACKED_MAX": "offsets of a partition delivered ahead of the acknowledged one",
+    "GROUP_MEMBERS_MAX": "connections of one group",
+    "GROUPS_MAX": "groups with members",
     "PUBLISH_QUEUE_ENTRIES_MAX": "events that wait for the synced commit; then 503",
 }
 

@@ -37,7 +37,7 @@ def project(folder: Path) -> Path:
     (root / "ops" / "__init__.py").write_text("")
     (root / "ops" / "main.py").write_text(MAIN)
     (root / "ops" / "warm.py").write_text("open('warmed', 'a').write('x')")
-    for name in ("run", "test"):
+    for name in ("run", "test", "real"):
         (root / "requirements" / f"{name}.txt").write_text("# none\n")
     return root
 
@@ -178,7 +178,7 @@ def test_scripts_are_executable_and_sound() -> None:
         assert subprocess.run([shell, "-n", script], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["run", "test"])
+@pytest.mark.parametrize("name", ["run", "test", "real"])
 def test_requirements_are_pinned_hashed_and_name_no_host(name: str) -> None:
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert "://" not in text and "index" not in text
@@ -199,6 +199,11 @@ def test_the_test_requirements_hold_the_others() -> None:
     runtime, test = pins("run"), pins("test")
     assert runtime.items() <= test.items()
     assert {"pytest", "hypothesis", "ruff", "mypy", "hatchling"} <= test.keys() - runtime.keys()
+    real = pins("real")
+    assert test.items() <= real.items()
+    clients = {"confluent-kafka", "faust-streaming", "aiokafka", "cramjam", "happybase", "redis"}
+    assert clients <= real.keys() - test.keys()
+    assert real["faust-streaming"] == "0.15.3"
 
 
 def test_every_dependency_is_pinned_and_click_suits_faust() -> None:

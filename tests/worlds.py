@@ -13,10 +13,11 @@ from pathlib import Path
 from bench.churn import START_MS, Timed
 from bench.oracle import Oracle
 from cells.cell import Cell, open_cell
+from cells.durable import no_crash
 from cells.settings import Settings, load_settings
-from cells.worker import no_crash
 from engine.codec import decode, encode
 from engine.homing import partition_of
+from engine.limits import PUSH_FOLLOWERS_MAX_DEFAULT
 from engine.ports import Record
 from topics.log_embedded import EmbeddedLog
 
@@ -33,11 +34,17 @@ class Clock:
         return self.now_ms
 
 
-def make_settings(folder: Path, shares: dict[str, float], partitions: int = PARTITIONS) -> Settings:
+def make_settings(
+    folder: Path,
+    shares: dict[str, float],
+    partitions: int = PARTITIONS,
+    push_followers_max: int = PUSH_FOLLOWERS_MAX_DEFAULT,
+) -> Settings:
     """A configuration file in `folder` with one cell per share, loaded."""
     lines = [f"[firehose]\npartitions = {partitions}\n"]
     for name, share in shares.items():
         lines.append(f'[cells.{name}]\nstore = "embedded:./data/{name}"\nshare = {share}\n')
+        lines.append(f"push_followers_max = {push_followers_max}\n")
     path = folder / "firecell.toml"
     path.write_text("\n".join(lines), encoding="utf-8")
     return load_settings(path, environment={})
@@ -47,9 +54,13 @@ class World:
     """A firehose and the settings of the cells on it."""
 
     def __init__(
-        self, folder: Path, shares: dict[str, float] | None = None, partitions: int = PARTITIONS
+        self,
+        folder: Path,
+        shares: dict[str, float] | None = None,
+        partitions: int = PARTITIONS,
+        push_followers_max: int = PUSH_FOLLOWERS_MAX_DEFAULT,
     ) -> None:
-        self.settings = make_settings(folder, shares or {"c1": 1}, partitions)
+        self.settings = make_settings(folder, shares or {"c1": 1}, partitions, push_followers_max)
         self.clock = Clock(START_MS)
         self.log = EmbeddedLog.open(
             self.settings.firehose.folder,

@@ -72,6 +72,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """A head begins."""
         self._in_head = True
         super().on_message_begin()
+        abort: dict[object, object] = {"abort": self.transport.abort}
+        self.scope["extensions"] = {"firecell.abort": abort}  # for a client that takes nothing
 
     def on_headers_complete(self) -> None:
         """A head ends: refuse one that came too large in a single piece; answer a quick one."""

@@ -75,10 +75,14 @@ class CellProxy:
         pool = self._pools.get(cell)
         if pool is not None:
             return pool
+        return self._pools.setdefault(cell, self._connect(await self.where(cell)))
+
+    async def where(self, cell: str) -> str:
+        """The cell's URL. Unavailable while it does not run."""
         url = await asyncio.to_thread(self._locate, cell)
         if url is None:
             raise Unavailable(f"cell {cell} is not running: try again", cell=cell)
-        return self._pools.setdefault(cell, self._connect(url))
+        return url
 
     async def ask_all(
         self, cells: Iterable[str], path: str, **options: Any

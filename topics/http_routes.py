@@ -14,11 +14,15 @@ from typing import Any
 import msgspec
 
 from engine import limits, wire
+from topics.groups_shapes import AckIn, AckOut, RewindIn, RewindPlan
 from topics.http_body import JSON_TYPE, NDJSON_TYPE
+from topics.http_jobs import JobIn, JobOut, JobsOut
 
 GATEWAY, CELL = "gateway", "cell"
 BOTH = (GATEWAY, CELL)
 OPEN, PUBLISH, READ, MARKER, ADMIN = "", "publish", "read", "marker", "admin"
+STREAM = "stream"
+SSE_TYPE = "text/event-stream"
 
 
 class IdsOut(msgspec.Struct):
@@ -105,6 +109,7 @@ _USERS = Parameter(
     _integer(1, limits.FOLLOWERS_PAGE_MAX, limits.FOLLOWERS_PAGE_DEFAULT),
 )
 _READING = (400, 421, 503)
+_ENDLESS = {NDJSON_TYPE: None, SSE_TYPE: None}
 
 _PUBLISHING = (
     Route(
@@ -147,6 +152,13 @@ _PAGES = (
                 _integer(0, limits.AFTER_WAIT_MS_MAX, limits.AFTER_WAIT_MS_DEFAULT),
             ),
         ),
+        problems=_READING,
+    ),
+    Route(
+        "dashboard_stream", "GET", "/v1/users/{id}/dashboard/stream", READ,
+        "Server-sent events: each post that becomes visible, as it does.",
+        {200: Answer("events without end; `id:` is a cursor", {SSE_TYPE: None})},
+        parameters=(Parameter("newer", "go on at this cursor, as Last-Event-ID does"),),
         problems=_READING,
     ),
     Route(
@@ -199,6 +211,12 @@ _ADMIN = (
         roles=(CELL,),
     ),
     Route(
+        "explain_author", "GET", "/v1/admin/authors/{id}", ADMIN,
+        "Whether an author is pushed or pulled, by cell: followers, recorded intervals, saving.",
+        {200: _json(None, "`cells`: one object each; `missing`: cells that did not answer")},
+        problems=(400, 503),
+    ),
+    Route(
         "inbox", "GET", "/v1/admin/inbox/{user}", ADMIN,
         "A reader's raw inbox keys, for checkers.",
         {200: _json(InboxPage, "a page of keys")},
@@ -212,6 +230,105 @@ _ADMIN = (
             _CURSOR,
         ),
         problems=(400,),
+    ),
+)  # fmt: skip
+
+_JOBS = (
+    Route(
+        "job_start", "POST", "/v1/admin/jobs", ADMIN,
+        "Plan a job of this cell, or begin it with `execute`: replay, snapshot, quarantine.",
+        {200: _json(JobOut, "the job")},
+        roles=(CELL,),
+        body={JSON_TYPE: JobIn},
+        problems=(400, 404, 408, 409, 410, 413, 415, 422, 503),
+    ),
+    Route(
+        "jobs", "GET", "/v1/admin/jobs", ADMIN, "This cell's jobs, replays of old too.",
+        {200: _json(JobsOut, "oldest first")},
+        roles=(CELL,),
+        problems=(503,),
+    ),
+    Route(
+        "job", "GET", "/v1/admin/jobs/{job}", ADMIN, "One job, and how far it is.",
+        {200: _json(JobOut, "the job")},
+        roles=(CELL,),
+        problems=(404, 503),
+    ),
+    Route(
+        "job_stop", "DELETE", "/v1/admin/jobs/{job}", ADMIN, "Stop a replay where it is.",
+        {200: _json(JobOut, "the job")},
+        roles=(CELL,),
+        problems=(404, 409, 503),
+    ),
+)  # fmt: skip
+
+_GROUP_PROBLEMS = (400, 404, 409, 503)
+_STREAM = (
+    Route(
+        "firehose", "GET", "/v1/firehose", STREAM,
+        "The stream of all events: replay and live in one; with `group`, shared with others.",
+        {200: Answer("events and control records, until `until` or the client ends it", _ENDLESS)},
+        roles=(GATEWAY,),
+        parameters=(
+            Parameter("since", "a time, earliest, latest, checkpoint, or a vector of positions"),
+            Parameter("until", "a time; it may lie in the future"),
+            Parameter("types", "only these types of events, comma-separated"),
+            Parameter("authors", "only events with one of these in `author`, comma-separated"),
+            Parameter("format", "else by Accept", {"type": "string", "enum": ["ndjson", "sse"]}),
+            Parameter(
+                "clamp",
+                "true: begin at the floor when `since` is older, with a gap record",
+                {"type": "string", "enum": ["false", "true"]},
+            ),
+            Parameter(
+                "group",
+                "share the partitions with all connections of this group",
+                {"type": "string", "maxLength": limits.GROUP_NAME_CHARACTERS_MAX},
+            ),
+            Parameter(
+                "ack",
+                "manual: resume behind what was acknowledged",
+                {"type": "string", "enum": ["auto", "manual"]},
+            ),
+            Parameter(
+                "lease_s",
+                "a member that takes or acknowledges nothing loses its partitions after this",
+                _integer(
+                    limits.GROUP_LEASE_S_MIN, limits.GROUP_LEASE_S_MAX, limits.GROUP_LEASE_S
+                ),
+            ),
+        ),
+        problems=(400, 404, 409, 410, 413, 422, 503),
+    ),
+    Route(
+        "ack", "POST", "/v1/groups/{group}/ack", STREAM,
+        "Acknowledge: the next offset of any of a session's partitions.",
+        {200: _json(AckOut, "the checkpoints in force, durable")},
+        roles=(GATEWAY,),
+        body={JSON_TYPE: AckIn},
+        problems=(*_GROUP_PROBLEMS, 408, 413, 415),
+    ),
+    Route(
+        "groups", "GET", "/v1/admin/groups", ADMIN,
+        "All groups that ever had a checkpoint: members, lag, what the retention leaves.",
+        {200: _json(None, "`groups`: one object each")},
+        roles=(GATEWAY,),
+        problems=(503,),
+    ),
+    Route(
+        "group", "GET", "/v1/admin/groups/{group}", ADMIN,
+        "One group: its members, and per partition checkpoint, end and lag.",
+        {200: _json(None, "the group")},
+        roles=(GATEWAY,),
+        problems=(400, 404, 503),
+    ),
+    Route(
+        "rewind", "POST", "/v1/admin/groups/{group}/rewind", ADMIN,
+        "Plan to move a group's checkpoints, or with `execute` move them.",
+        {200: _json(RewindPlan, "the plan, and whether it was done")},
+        roles=(GATEWAY,),
+        body={JSON_TYPE: RewindIn},
+        problems=(*_GROUP_PROBLEMS, 408, 413, 415),
     ),
 )  # fmt: skip
 
@@ -240,7 +357,7 @@ _PROCESS = (
     ),
 )  # fmt: skip
 
-ROUTES: tuple[Route, ...] = _PUBLISHING + _PAGES + _ADMIN + _PROCESS
+ROUTES: tuple[Route, ...] = _PUBLISHING + _PAGES + _STREAM + _ADMIN + _JOBS + _PROCESS
 
 
 def routes_of(role: str) -> tuple[Route, ...]:

@@ -23,7 +23,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -339,3 +339,17 @@ def _install_loop_signals(lifecycle: Lifecycle) -> None:
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, lifecycle.handle_signal, number)
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any, listener: socket.socket) -> AsyncIterator[str]:
+    """Serve an ASGI application in the running loop for as long as the block lasts; its URL. For
+    processes whose life another library rules; signals are left alone."""
+    server = _Server(_config(app))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield url_of(listener)
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()

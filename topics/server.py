@@ -8,7 +8,7 @@ connections, so any number of them may run. Its app lives on one event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import chain
 from typing import Any, Protocol
@@ -29,7 +29,9 @@ from topics.http_body import JSON_TYPE, header
 from topics.http_proxy import CellProxy, passed_on, refusal
 from topics.http_publish import PublishHandlers, Publishing, TakesIds
 from topics.http_query import cursor, integer, wants_all
+from topics.http_relay import carried, query_of, relay
 from topics.http_routes import GATEWAY
+from topics.http_stream import Streams
 from topics.metrics import HttpMetrics, Stats
 from topics.security import Guard
 
@@ -51,10 +53,16 @@ class Homes(Protocol):
         """The name of the user's cell."""
 
 
+async def _never() -> None:
+    await asyncio.Event().wait()
+
+
 class Gateway:
     """The gateway's handlers and its ASGI `app`.
 
     load_homes  reads the directory; called again when a cell says 421
+    streams     the firehose's own routes
+    draining    returns when streams must end
     not_ready   why the process does not serve, such as draining; empty when it does
     details     more members of /v1/admin/status
     """
@@ -66,7 +74,9 @@ class Gateway:
         ids: TakesIds,
         load_homes: Callable[[], Homes],
         proxy: CellProxy,
+        streams: Streams,
         *,
+        draining: Callable[[], Awaitable[None]] = _never,
         not_ready: Callable[[], str] = lambda: "",
         stats: Stats | None = None,
         details: Callable[[], dict[str, Any]] = dict,
@@ -76,28 +86,40 @@ class Gateway:
         self._proxy = proxy
         self._not_ready = not_ready
         self._details = details
+        self._streams = streams
+        self._draining = draining
         metrics = HttpMetrics(GATEWAY, "", VERSION, stats)
         self._publishing = publishing = PublishHandlers(publisher, ids, metrics)
         handlers = {
             "events": publishing.events,
             "ids": publishing.ids,
             "dashboard": self._of_home,
+            "dashboard_stream": self._dashboard_stream,
             "posts": self._of_home,
             "following": self._of_home,
             "marker": self._marker,
             "followers": self._followers,
             "post": self._post,
             "status": self._status,
+            "explain_author": self._explain_author,
             "readyz": self._readyz,
+            **streams.handlers(),
         }
         self.app = HttpApp(GATEWAY, handlers, guard, metrics, background=self._background)
 
     @asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
+        ending = asyncio.create_task(self._end_streams())
         try:
             yield
         finally:
+            ending.cancel()
+            await self._streams.close()
             self._proxy.close()
+
+    async def _end_streams(self) -> None:
+        await self._draining()
+        self._streams.drain()
 
     # --- one cell answers ---
 
@@ -105,6 +127,19 @@ class Gateway:
         user = wire.parse_user(call.parts["id"], "id")
         path = call.route.path.replace("{id}", str(user))
         return await self._ask_home(user, "GET", path, query=call.query, headers=_bearer(call))
+
+    async def _dashboard_stream(self, call: Call) -> Response:
+        """The cell's stream, handed on as it comes."""
+        user = wire.parse_user(call.parts["id"], "id")
+        cell = self._homes.home(user)
+        target = f"/v1/users/{user}/dashboard/stream"
+        found = await relay(
+            await self._proxy.where(cell), "GET", target + query_of(call), carried(call)
+        )
+        if found.status_code == _WRONG_CELL:
+            found.drop()
+            await self._moved(user, cell)
+        return found
 
     async def _marker(self, call: Call) -> Response:
         user = wire.parse_user(call.parts["id"], "id")
@@ -117,14 +152,18 @@ class Gateway:
         cell = self._homes.home(user)
         answer = await self._proxy.ask(cell, method, path, **options)
         if answer.status == _WRONG_CELL:
-            self._proxy.forget(cell)
-            self._homes = await asyncio.to_thread(self._load_homes)
-            raise Unavailable(
-                f"user {user} is not at home in cell {cell} now: try again",
-                cell=cell,
-                directory_version=self._homes.version,
-            )
+            await self._moved(user, cell)
         return passed_on(answer)
+
+    async def _moved(self, user: int, cell: str) -> None:
+        """Read the directory again; Unavailable, for the client to try again."""
+        self._proxy.forget(cell)
+        self._homes = await asyncio.to_thread(self._load_homes)
+        raise Unavailable(
+            f"user {user} is not at home in cell {cell} now: try again",
+            cell=cell,
+            directory_version=self._homes.version,
+        )
 
     async def _post(self, call: Call) -> Response:
         post = wire.parse_post_id(call.parts["id"], "id")
@@ -180,26 +219,31 @@ class Gateway:
         return json_response(merge_followers(pages, limit, gaps))
 
     async def _status(self, call: Call) -> Response:
-        answers = await self._proxy.ask_all(
-            self._homes.ranges, "/v1/admin/status", headers=_bearer(call)
-        )
+        cells = await self._of_all("/v1/admin/status", call)
+        about = {
+            "role": GATEWAY,
+            "version": VERSION,
+            "directory_version": self._homes.version,
+            **await asyncio.to_thread(self._details),
+        }
+        return json_response({**about, **cells})
+
+    async def _explain_author(self, call: Call) -> Response:
+        author = wire.parse_user(call.parts["id"], "id")
+        cells = await self._of_all(f"/v1/admin/authors/{author}", call)
+        return json_response({"author": str(author), **cells})
+
+    async def _of_all(self, path: str, call: Call) -> dict[str, list[Any]]:
+        """`cells`, what each cell says of itself, and `missing`, those that do not answer."""
+        answers = await self._proxy.ask_all(self._homes.ranges, path, headers=_bearer(call))
         cells: list[Any] = []
-        missing: list[dict[str, str]] = []
+        missing: list[Any] = []
         for cell, answer in answers.items():
             if not isinstance(answer, FirecellError) and answer.status == _OK:
                 cells += answer.decoded(dict[str, Any])["cells"]
             else:
                 missing.append({"cell": cell, "cause": refusal(answer)})
-        return json_response(
-            {
-                "role": GATEWAY,
-                "version": VERSION,
-                "directory_version": self._homes.version,
-                **await asyncio.to_thread(self._details),
-                "cells": cells,
-                "missing": missing,
-            }
-        )
+        return {"cells": cells, "missing": missing}
 
     async def _readyz(self, call: Call) -> Response:
         """Ready when publishing works and a cell serves; with `all=1`, when every cell does."""

@@ -108,6 +108,21 @@ def test_raw_keys_are_judged_as_well() -> None:
     assert twice.document()["inbox_keys"]["duplicates"] == 1
 
 
+def test_keys_may_be_absent_where_the_cell_recorded_so_and_nowhere_else() -> None:
+    keys = [[str(post), str(_AUTHOR)] for post in reversed(_POSTS)]
+    told = oracle()
+    second = told.offset(_POSTS[1], _AUTHOR)
+    interval = {"from_offset": second, "to_offset": second + 1}
+    cell = {"now": "pushed", "intervals": [interval]}
+    pages = walk([_RIGHT], []) | {f"/v1/admin/authors/{_AUTHOR}": {"cells": [cell]}}
+    path = f"/v1/admin/inbox/{_READER}?limit=2000"
+    for absent, missing in ((1, 0), (2, 1)):
+        kept = [key for key in keys if key[0] != str(_POSTS[absent])]
+        found = compare(pages | {path: {"keys": kept, "next": None}}, raw_keys=True)
+        assert (found.keys.missing, found.keys_left_out) == (missing, 1 - missing)
+        assert found.ok == (not missing)
+
+
 def test_an_answer_that_is_no_page_ends_the_check() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         compare({})

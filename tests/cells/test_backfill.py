@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import cells.backfill
 import engine.timeline
-from cells.backfill import BatchOutbox
+from cells.backfill import BatchOutbox, OutboxHeads
+from engine import limits
 from engine.ids import id_at, id_ms
 from engine.keys import outbox_key, parse_inbox_key, parse_post_key, post_key
 from engine.limits import BACKFILL_AGE_MS_MAX, BACKFILL_POSTS_MAX, FLOOR_NONE, OUTBOX_SCAN_KEYS
@@ -226,3 +227,52 @@ def test_the_cap_counts_the_batchs_own_posts():
     assert backfill(outbox.entries(AUTHOR), 150, NOW) == (posts[:100], posts[99])
     feed(outbox, [(DELETE, AUTHOR, post) for post in posts[:10]], 150)
     assert backfill(outbox.entries(AUTHOR), 160, NOW) == (posts[10:110], posts[109])
+
+
+# --- heads: kept from batch to batch, asked for many at once ---
+
+
+class ManyStore(FakeStore):
+    """Counts how often it is asked for how many."""
+
+    def __init__(self, facts=()):
+        super().__init__(facts)
+        self.asked: list[int] = []
+
+    def outboxes(self, authors, limit):
+        self.asked.append(len(authors))
+        return [FakeStore.outbox(self, author, b"", limit) for author in authors]
+
+
+def test_what_comes_is_asked_for_together(monkeypatch):
+    monkeypatch.setattr(limits, "OUTBOX_AHEAD_AUTHORS", 4)
+    (post,) = ids(1)
+    store = ManyStore([(POST, 3, post)])
+    heads = OutboxHeads(store)
+    followed = [1, 2, 2, 3, 1, 4, 5, 6]
+    heads.expect(followed)
+    assert [len(heads.of(author)) for author in followed] == [0, 0, 0, 1, 0, 0, 0, 0]
+    assert store.asked == [4, 2]
+    heads.expect([6, 5, 4, 9])
+    assert heads.of(9) == [] and store.asked == [4, 2]  # all others are known; one is a scan
+
+
+def test_a_head_is_forgotten_when_its_author_posts():
+    old, new = ids(2)[::-1]
+    store = FakeStore([(POST, AUTHOR, old)])
+    heads = OutboxHeads(store)
+    assert [entry.post for entry in BatchOutbox(store, heads).entries(AUTHOR)] == [old]
+    store.rows[(AUTHOR, new)] = PostRow(1, 0, b"", -1, 0, b"", -1)
+    heads.forget(AUTHOR)
+    heads.forget(OTHER)
+    assert [entry.post for entry in BatchOutbox(store, heads).entries(AUTHOR)] == [new, old]
+
+
+def test_heads_are_bounded(monkeypatch):
+    monkeypatch.setattr(limits, "OUTBOX_HEADS_ENTRIES_MAX", 5)
+    posts = ids(3)
+    store = FakeStore([(POST, author, post) for author in range(9) for post in posts])
+    heads = OutboxHeads(store)
+    for author in range(9):
+        assert len(heads.of(author)) == 3
+        assert heads._entries == 3 * len(heads._heads) <= 5 + 3

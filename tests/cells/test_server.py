@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import httpx
 import pytest
 
 from cells.server import CellServer, PositionWaiters
+from engine import limits
 from engine.errors import Unavailable
-from tests.topics.http_fakes import ask, ask_within, live, make_cell, problem
+from tests.topics.http_fakes import FakePages, ask, ask_within, live, make_cell, problem
 from topics.security import Guard
 
 DASHBOARD = "/v1/users/2/dashboard"
@@ -105,6 +107,9 @@ def test_other_pages_reach_the_reader():
     assert ask(app, "GET", "/v1/admin/inbox/2").json()["keys"] == [["5", "7"]]
     assert ask(app, "GET", "/v1/admin/stats").json()["inbox_keys_total"] == 12
     assert ask(app, "GET", "/v1/admin/status").json()["cells"][0]["name"] == "fake"
+    explained = ask(app, "GET", "/v1/admin/authors/2").json()
+    assert explained["author"] == "2" and explained["cells"][0]["now"] == "pushed"
+    problem(ask(app, "GET", "/v1/admin/authors/x"), 400)
 
 
 def test_a_reader_of_another_cell_is_421():
@@ -262,3 +267,69 @@ def test_metrics_count_requests_and_show_the_cells_numbers():
     assert 'firecell_lag_seconds{cell="c0",role="cell"} 0.5' in lines
     assert any(line.startswith("firecell_build_info{") for line in lines)
     assert not any(line.startswith("firecell_") and "user" in line for line in lines)
+
+
+# --- a store behind a network ---
+
+
+def remote_cell() -> tuple[CellServer, FakePages, threading.Event]:
+    """A cell whose pages wait until they are let go."""
+    server, pages, runner = make_cell()
+    let_go = threading.Event()
+    answer = pages.dashboard
+
+    def wait(reader: int, **asked: object) -> bytes:
+        assert threading.current_thread() is not threading.main_thread()
+        if not let_go.wait(10):
+            raise Unavailable("the store did not answer", retry_after_s=2)
+        return answer(reader, **asked)
+
+    pages.dashboard, pages.remote = wait, True
+    server.attach(pages, runner, 4)
+    return server, pages, let_go
+
+
+def test_a_page_that_waits_for_its_store_holds_up_nobody_else():
+    server, _, let_go = remote_cell()
+
+    async def scenario() -> None:
+        page = asyncio.create_task(ask_within(server.app, "GET", DASHBOARD))
+        await asyncio.sleep(0.05)
+        assert (await ask_within(server.app, "GET", "/readyz")).is_success
+        assert not page.done()
+        let_go.set()
+        assert (await page).json()["reader"] == "2"
+
+    asyncio.run(scenario())
+
+
+def test_pages_in_line_for_a_store_that_hangs_are_bounded(monkeypatch):
+    monkeypatch.setattr(limits, "PAGE_THREADS", 2)
+    monkeypatch.setattr(limits, "PAGE_THREADS_LINE_MAX", 3)
+    server, _, let_go = remote_cell()
+
+    async def scenario() -> None:
+        inside = [asyncio.create_task(ask_within(server.app, "GET", DASHBOARD)) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        refused = await ask_within(server.app, "GET", DASHBOARD)
+        assert "retry-after" in refused.headers
+        assert "wait for the store" in problem(refused, 503)["detail"]
+        let_go.set()
+        assert all(answer.is_success for answer in await asyncio.gather(*inside))
+        assert (await ask_within(server.app, "GET", DASHBOARD)).is_success
+
+    asyncio.run(scenario())
+
+
+def test_a_store_that_is_away_is_503_with_retry_after():
+    server, pages, _ = remote_cell()
+
+    def away(reader: int, **asked: object) -> bytes:
+        raise Unavailable("the store is away", retry_after_s=2)
+
+    pages.dashboard = away
+    refused = ask(server.app, "GET", DASHBOARD)
+    assert (refused.headers["retry-after"], problem(refused, 503)["detail"]) == (
+        "2",
+        "the store is away",
+    )

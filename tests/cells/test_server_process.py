@@ -22,7 +22,7 @@ _CELL = """
 import sys, types
 from pathlib import Path
 from engine.errors import Corruption, Precondition
-from tests.topics.http_fakes import FakePages, FakeRunner
+from tests.topics.http_fakes import FakeJobs, FakePages, FakeRunner
 
 folder = Path(sys.argv[1])
 
@@ -54,8 +54,16 @@ def open_cell(settings, name, *, accept_gap=False):
     return Cell(name)
 
 
+class Maintenance(FakeJobs):
+    def __init__(self, cell, settings): pass
+    def start(self): pass
+    def close(self): pass
+
+
 sys.modules["cells.cell"] = module = types.ModuleType("cells.cell")
 module.Cell, module.open_cell = Cell, open_cell
+sys.modules["cells.maintenance"] = beside = types.ModuleType("cells.maintenance")
+beside.Maintenance = Maintenance
 from cells.process import run_cell
 from cells.settings import load_settings
 sys.exit(run_cell(load_settings(folder=folder, environment={}), "c1"))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from cells.settings import Settings, load_settings
 from cells.settings_schema import FIELDS, init_text
 from engine.errors import Misconfigured
+from topics.urls import HBasePlace, KafkaPlace, MemoryPlace, RedisPlace
 
 WEEK_MS = 7 * 24 * 3_600_000
 
@@ -84,6 +85,24 @@ def test_a_named_file_and_paths_relative_to_it(tmp_path: Path) -> None:
         load_settings(Path("nowhere.toml"), environment={}, folder=tmp_path)
 
 
+def test_urls_of_the_real_parts(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        '[firehose]\nurl = "kafka://a:9092,b/feed?replication=3"\n[cells.c1]\n'
+        'store = "hbase://h:9090/c1?zookeeper=z:2182"\ncache = "redis://:word@r:6379/2"\n'
+        '[cells.c2]\nstore = "hbase://h/c2"\n',
+    )
+    assert settings.firehose.place == KafkaPlace("a:9092,b:9092", "feed", 3)
+    with pytest.raises(Misconfigured, match="embedded: firehose"):
+        _ = settings.firehose.folder
+    c1, c2 = settings.cell("c1"), settings.cell("c2")
+    assert c1.place == HBasePlace("h", 9090, "c1", "z:2182")
+    assert c2.place == HBasePlace("h", 9090, "c2", "h:2181")
+    assert c1.folder == settings.data.folder / "c1"
+    assert c1.cache_place == RedisPlace("redis://:word@r:6379/2")
+    assert c2.cache_place == MemoryPlace()
+
+
 def test_cells_from_the_environment(tmp_path: Path) -> None:
     environment = {
         "FIRECELL_CELLS__C1__SHARE": "2.5",
@@ -106,9 +125,19 @@ def test_cells_from_the_environment(tmp_path: Path) -> None:
         ("[cells._]", "a cell's name"),
         ("[cells." + "a" * 33 + "]", "a cell's name"),
         ('[cells."a.b"]', "unknown setting"),
-        ('[firehose]\nurl = "kafka://h:9092/f"', "this version runs embedded: only"),
-        ('[cells.c1]\nstore = "hbase://h:9090/c"', "this version runs embedded: only"),
-        ('[cells.c1]\ncache = "redis://h:6379/0"', "this version runs embedded: only"),
+        ('[firehose]\nurl = "kafka://h:9092"', r"firehose\.url: topic ''.*kafka://host:9092/topic"),
+        ('[firehose]\nurl = "kafka://h:x/f"', "is no host:port"),
+        ('[firehose]\nurl = "kafka://h/f?replicas=3"', "known are replication"),
+        ('[firehose]\nurl = "kafka://h/f?replication=9"', "from 1 to 7"),
+        ('[firehose]\nurl = "hbase://h:9090/c"', "embedded:FOLDER or kafka://"),
+        ('[cells.c1]\nstore = "hbase://h:9090/"', r"cells\.c1\.store: name ''"),
+        ('[cells.c1]\nstore = "kafka://h:9092/c"', "embedded:FOLDER or hbase://"),
+        ('[cells.c1]\ncache = "redis://h:6379/x"', "the database is a number"),
+        ('[cells.c1]\ncache = "disk:"', "memory: or redis://"),
+        (
+            '[cells.a]\nstore = "hbase://h:9090/c"\n[cells.b]\nstore = "hbase://h:9090/c"',
+            "already used by cell 'a'",
+        ),
         ('[cells.c1]\ngroup = "east"', "comes? with the relay"),
         ('[cells.c1]\nkeep = { inbox = "7d" }', "keeps everything"),
         ('[firehose]\nurl = "embedded:"', "embedded:FOLDER"),
@@ -161,3 +190,16 @@ def test_any_value_is_taken_or_refused_by_name_fuzz(name: str, value: object) ->
         load_settings(environment={}, folder=Path("/nowhere"), flags={name: value})
     except Misconfigured as error:
         assert name in error.message
+
+
+def test_snapshots_rarer_than_a_quarter_of_the_retention_are_refused(tmp_path: Path) -> None:
+    def every(text: str) -> int:
+        lines = f'[firehose]\nretention = "8h"\n[snapshots]\nevery = "{text}"\n'
+        return load(tmp_path, lines).snapshots.every_ms
+
+    assert every("auto") == 8 * 3_600_000 // 5
+    assert every("never") == 0
+    assert every("1h") == 3_600_000
+    for text in ("2h", "8h"):
+        with pytest.raises(Misconfigured, match="quarter"):
+            every(text)

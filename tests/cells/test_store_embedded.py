@@ -206,10 +206,10 @@ def test_checkpoint_opens_as_a_store(tmp_path: Path) -> None:
     store.write_inbox(many_keys(RUN_KEYS_MIN))
     facts = Facts(posts=[(post_key(5, 1), 3, 3, b"x")], positions={1: (4, 3)})
     store.write_all(facts)
-    store.checkpoint(tmp_path / "copy")
+    store.checkpoint(str(tmp_path / "copy"))
     store.write_positions({1: (9, 9)})
     with pytest.raises(Conflict):
-        store.checkpoint(tmp_path / "copy")
+        store.checkpoint(str(tmp_path / "copy"))
     copy = open_store(tmp_path / "copy")
     assert copy.positions()[0] == [0, 4, 0, 0] and store.positions()[0] == [0, 9, 0, 0]
     assert copy.inbox_older(7, b"", 20) == inbox_key(7, 5, 0)

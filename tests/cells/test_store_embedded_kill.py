@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cells.durable import make_durable
 from cells.store_embedded import EmbeddedStore
-from cells.worker import make_durable
 from engine.homing import HomeRange
 from engine.keys import inbox_key, inbox_keys, parse_inbox_keys, post_key
 from engine.limits import RUN_KEYS_MIN

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bench.churn import START_MS, Timed
+from bench.oracle import Summary
 from cells.cell import Cell, open_cell
 from engine import limits
 from engine.codec import encode
@@ -32,9 +33,8 @@ from engine.events import (
 from engine.homing import partition_of
 from engine.ids import make_id
 from engine.limits import POST_ID_MAX, U64_MAX
-from engine.ports import Facts, Record
+from engine.ports import Facts, OutboxEntry, Record
 from tests.worlds import PARTITIONS, World, read_all, walk
-from topics.log_embedded import EmbeddedLog
 
 
 @pytest.fixture
@@ -192,9 +192,7 @@ def test_block_mute_and_back(world: World, cell: Cell) -> None:
     assert ids(cell, 9) == both
 
 
-def test_follow_backfills_at_most_a_hundred_and_later_posts_come(
-    world: World, cell: Cell
-) -> None:
+def test_follow_backfills_at_most_a_hundred_and_later_posts_come(world: World, cell: Cell) -> None:
     give(world, cell, *[post(9, number) for number in range(130)], Relation(FOLLOW, 1, 9))
     assert ids(cell, 1) == [post(9, number).id for number in reversed(range(30, 130))]
     give(world, cell, post(9, 150))
@@ -280,9 +278,10 @@ def test_retention_that_passed_a_cell_is_a_named_error_then_a_gap(world: World) 
     world.append([Timed(now(100), post(9, 100))])
     floors = world.log.begin_offsets()
     floors[partition] = 3
+    import topics.log_embedded as module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EmbeddedLog, "begin_offsets", lambda self: floors)
+        patch.setattr(module.EmbeddedLog, "begin_offsets", lambda self: floors)
         with pytest.raises(RetentionPassed) as raised:
             world.open()
         assert raised.value.extra["floor"] == {str(partition): 3}
@@ -313,6 +312,35 @@ def test_a_store_that_fails_once_gets_the_same_batch_again(
     cell.worker.finish(batch)
     assert ids(cell, 1) == [post(9, 1).id]
     assert sum(cell.worker.next_offsets) == 2
+
+
+def test_a_store_that_cannot_be_read_in_mid_plan_is_asked_again(
+    world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network store may be away for a look-up too; by then the graph has changed already."""
+    give(world, cell, post(9, 1), post(8, 2))
+    follows = [Relation(FOLLOW, 1, 9), Relation(UNFOLLOW, 1, 9), Relation(FOLLOW, 1, 9)]
+    events = [*follows, Relation(FOLLOW, 1, 9), post(9, 3), Relation(FOLLOW, 1, 8)]
+    world.append(Timed(now(9 + at), event) for at, event in enumerate(events))
+    records = read_all(world.log, cell.worker.next_offsets, 10)
+    outbox = cell.store.outbox
+
+    def away(author: int, before: bytes, limit: int) -> list[OutboxEntry]:
+        if author == 8:
+            raise Unavailable("the network is away")
+        return outbox(author, before, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cell.store, "outbox", away)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                cell.worker.apply(records)
+    apply_all(world, cell)
+    oracle, summary = world.oracle(), Summary()
+    for user in world.users():
+        summary.add(oracle.compare(user, walk(cell, user)))
+    assert summary.ok, summary
+    assert len(ids(cell, 1)) == 3
 
 
 def test_a_batch_ends_when_its_keys_pass_the_aim(

@@ -27,8 +27,9 @@ class Up:
         self._output = (folder / "up.log").open("ab")
         command = [sys.executable, "-m", "ops.main", "up", "--config", str(config), "--port", "0"]
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdout=self._output, stderr=self._output, start_new_session=True
-        )
+            command, cwd=ROOT, stdout=self._output, stderr=self._output, start_new_session=True,
+            env={**os.environ, "PYTHONFAULTHANDLER": "1"},  # a crash in C tells where
+        )  # fmt: skip
         self.client = httpx.Client(timeout=20, trust_env=False)
         self.url = ""
 

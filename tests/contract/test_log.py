@@ -15,10 +15,12 @@ import pytest
 from engine.errors import BadInput, FirecellError, TooLarge
 from engine.limits import EVENT_BYTES_MAX, GROUP_COMMIT_ENTRIES_MAX, READ_RECORDS_MAX
 from engine.ports import Log, Record
+from tests import kafka_broker
 from topics.log_embedded import EmbeddedLog
+from topics.log_kafka import KafkaLog
 
 PARTITIONS = 5
-BACKENDS = ["embedded"]
+BACKENDS = ["embedded", pytest.param("kafka", marks=pytest.mark.real)]
 Opens = Callable[[], Log]
 
 
@@ -30,7 +32,14 @@ def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opens]:
         opened.append(EmbeddedLog.open(tmp_path / "firehose", partitions=PARTITIONS))
         return opened[-1]
 
-    yield {"embedded": embedded}[request.param]
+    if request.param == "kafka":
+        place = kafka_broker.new_place()
+
+    def kafka() -> Log:
+        opened.append(KafkaLog.open(place, partitions=PARTITIONS))
+        return opened[-1]
+
+    yield {"embedded": embedded, "kafka": kafka}[request.param]
     for log in opened:
         log.close()
 

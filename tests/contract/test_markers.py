@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from cells.hbase_markers import HBaseMarkers
 from cells.markers import EmbeddedMarkers
 from engine.limits import POST_ID_MAX, U64_MAX
 from engine.ports import Markers
+from tests.hbase_backend import empty_cell
 
-BACKENDS = ["embedded"]
+BACKENDS = ["embedded", pytest.param("hbase", marks=pytest.mark.real)]
 Opens = Callable[[], Markers]
 
 
@@ -27,9 +30,18 @@ def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opens]:
         opened.append(EmbeddedMarkers.open(tmp_path / "markers"))
         return opened[-1]
 
-    yield {"embedded": embedded}[request.param]
-    for markers in opened:
-        markers.close()
+    def hbase() -> Markers:
+        opened.append(HBaseMarkers.open(url))
+        return opened[-1]
+
+    with ExitStack() as stack:
+        if request.param == "embedded":
+            yield embedded
+        else:
+            url = stack.enter_context(empty_cell())
+            yield hbase
+        for markers in opened:
+            markers.close()
 
 
 @pytest.fixture

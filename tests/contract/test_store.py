@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy.typing as npt
 import pytest
 
 from cells.store_embedded import EmbeddedStore
+from cells.store_hbase import HBaseStore
+from engine import limits
 from engine.homing import HomeRange
 from engine.keys import (
     BLOCKED_BY,
@@ -27,15 +30,22 @@ from engine.keys import (
 )
 from engine.limits import FLOOR_NONE, POST_ID_MAX, RUN_KEYS_MIN, U64_MAX
 from engine.ports import Facts, Gap, OutboxEntry, PostRow, Record, Store, Toggle
+from tests.hbase_backend import backend, empty_cell
 
 PARTITIONS = 4
-BACKENDS = ["embedded"]
+BACKENDS = [
+    "embedded",
+    pytest.param("hbase", marks=pytest.mark.real),
+    pytest.param("hbase-bulk", marks=pytest.mark.real),
+]
 SIZES = {"puts": 300, "runs": RUN_KEYS_MIN}
 Opens = Callable[[], Store]
 
 
 @pytest.fixture(params=BACKENDS)
-def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opens]:
+def opens(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Opens]:
     opened: list[Store] = []
 
     def embedded() -> Store:
@@ -52,9 +62,30 @@ def opens(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opens]:
         )
         return opened[-1]
 
-    yield {"embedded": embedded}[request.param]
-    for store in opened:
-        store.close()
+    def hbase() -> Store:
+        for store in opened:
+            store.close()
+        store = HBaseStore.open(
+            url,
+            identity="firehose-1",
+            partitions=PARTITIONS,
+            cell="c1",
+            home=HomeRange(),
+            helper=backend().helper,
+        )
+        store.bulk = request.param == "hbase-bulk"
+        opened.append(store)
+        return store
+
+    with ExitStack() as stack:
+        if request.param == "embedded":
+            yield embedded
+        else:
+            monkeypatch.setattr(limits, "HBASE_RUN_KEYS_MIN", RUN_KEYS_MIN)
+            url = stack.enter_context(empty_cell())
+            yield hbase
+        for store in opened:
+            store.close()
 
 
 @pytest.fixture
@@ -199,6 +230,14 @@ def test_outbox_is_walked_newest_first(store: Store) -> None:
     assert [entry.post for entry in first] == list(range(30, 10, -1))
     rest = store.outbox(3, outbox_key(3, first[-1].post), 20)
     assert [entry.post for entry in rest] == list(range(10, 0, -1))
+    assert [entry.post for entry in store.outbox_newer(3, b"", 3)] == [1, 2, 3]
+    above = store.outbox_newer(3, outbox_key(3, 10), 100)
+    assert above == [OutboxEntry(n, n, -1) for n in range(11, 31)]
+    assert [entry.post for entry in store.outbox_newer(3, outbox_key(3, 11), 2)] == [12, 13]
+    assert store.outbox_newer(3, outbox_key(3, 30), 5) == store.outbox_newer(5, b"", 5) == []
+    store.write_rows(Facts(deletes=[(post_key(12, 3), 40), (post_key(99, 3), 41)]))
+    assert store.outbox_newer(3, outbox_key(3, 11), 1) == [OutboxEntry(12, 12, 40)]
+    assert store.outbox_newer(3, outbox_key(3, 30), 5) == []
 
 
 def test_toggles_are_kept_both_ways(store: Store) -> None:
@@ -217,6 +256,9 @@ def test_toggles_are_kept_both_ways(store: Store) -> None:
         Toggle(7, 9, False, 0),
         Toggle(7, 12, True, FLOOR_NONE),
     ]
+    towards = store.toggles_towards(100, [8, 9, 7])
+    assert towards == [[Toggle(8, 6, True, 60)], [], store.toggles_between(100, 7)]
+    assert store.toggles_towards(100, []) == []
     assert [t.author for t in store.toggles_of(100, 0, 10)] == [7, 7, 7, 8, U64_MAX]
     assert [t.author for t in store.toggles_of(100, 8, 1)] == [8]
     loaded = [row for chunk in store.toggle_rows(1) for row in chunk.tolist()]

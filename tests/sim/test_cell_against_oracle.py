@@ -6,6 +6,7 @@ In process and seeded: each seed replays exactly. Real kills are in tests/chaos.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,14 @@ class Crash(Exception):
 class Crasher:
     """Raises at the n-th visit of a step."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, steps: Sequence[str] = STEPS) -> None:
         self._random = random
+        self._steps = steps
         self.armed: tuple[str, int] | None = None
         self.fired: list[str] = []
 
     def arm(self) -> None:
-        self.armed = (self._random.choice(STEPS), self._random.below(3))
+        self.armed = (self._random.choice(self._steps), self._random.below(3))
 
     def __call__(self, step: str) -> None:
         if self.armed is None or self.armed[0] != step:
@@ -54,9 +56,11 @@ def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RUN_KEYS_MIN", 40)
 
 
-def apply_with_crashes(world: World, name: str, random: Random) -> list[str]:
+def apply_with_crashes(
+    world: World, name: str, random: Random, steps: Sequence[str] = STEPS
+) -> list[str]:
     """Apply the whole firehose in random batches; after each crash open the cell anew."""
-    crasher = Crasher(random)
+    crasher = Crasher(random, steps)
     cell = world.open(name, crasher)
     users = world.users()
     while True:

@@ -17,10 +17,14 @@ import uvicorn
 from cells.server import CellServer
 from engine.errors import DiskFull, FirecellError, NotFound, Unprocessable, WrongCell
 from engine.events import NO_ID, Event, Post
+from tests.topics.memory_log import MemoryLog
 from topics.histogram import Histogram
 from topics.http_bounds import BoundedProtocol
 from topics.http_client import Answer, Request
+from topics.http_jobs import JobIn, JobOut
 from topics.http_proxy import CellProxy
+from topics.http_stream import Streams
+from topics.log_embedded import system_clock_ms
 from topics.publish import Published
 from topics.security import Guard
 from topics.server import Gateway
@@ -31,6 +35,8 @@ NDJSON = {"content-type": "application/x-ndjson"}
 
 class FakePages:
     """A reader that says what it was asked; `users` are at home here."""
+
+    remote = False
 
     def __init__(self, name: str, users: Callable[[int], bool] = lambda user: True) -> None:
         self.name = name
@@ -109,15 +115,45 @@ class FakeRunner:
         """As the real one."""
         return self.applied[partition] > offset
 
+    def version(self) -> int:
+        """Moves with what is applied."""
+        return sum(self.applied)
+
     def status(self) -> dict[str, Any]:
         """One member is enough."""
         return {"name": "fake", "lag_events": 0}
 
     latency = Histogram()
 
+    def explain_author(self, author: int) -> dict[str, Any]:
+        """One member is enough."""
+        return {"cell": "fake", "author": str(author), "now": "pushed"}
+
     def stats(self) -> dict[str, float]:
         """A counter and a gauge."""
         return {"inbox_keys_total": 12.0, "lag_seconds": 0.5}
+
+
+class FakeJobs:
+    """One replay, and whatever is asked."""
+
+    def ask(self, asked: JobIn) -> JobOut:
+        """Planned, or running."""
+        return JobOut("2", asked.kind, "running" if asked.execute else "planned")
+
+    def jobs(self) -> list[JobOut]:
+        """The one."""
+        return [JobOut("2", "replay", "running")]
+
+    def job(self, name: str) -> JobOut:
+        """Only "2" is there."""
+        if name != "2":
+            raise NotFound(f"there is no job {name!r}")
+        return JobOut(name, "replay", "running")
+
+    def stop(self, name: str) -> JobOut:
+        """Stopped."""
+        return JobOut(name, "replay", "stopped")
 
 
 class FakePublisher:
@@ -186,7 +222,7 @@ def make_cell(
     """A cell's app on fakes."""
     server = CellServer(name, guard or Guard("127.0.0.1"), **options)
     pages, runner = FakePages(name), FakeRunner()
-    server.attach(pages, runner, PARTITIONS)
+    server.attach(pages, runner, PARTITIONS, FakeJobs())
     return server, pages, runner
 
 
@@ -213,19 +249,25 @@ class FakePool:
 class Deployment:
     """A gateway before two cells, all fakes, wired without sockets."""
 
-    def __init__(self, guard: Guard | None = None, **options: Any) -> None:
+    def __init__(
+        self, guard: Guard | None = None, log: Any = None, streams: Streams | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
         self.cells = {name: make_cell(name, guard) for name in ("c0", "c1")}
         for index, (_, pages, _) in enumerate(self.cells.values()):
             pages.users = lambda user, index=index: user % 2 == index
         self.down: set[str] = set()
         self.homes_loaded = 0
         self.publisher, self.ids = FakePublisher(), FakeIds()
+        self.log = log or MemoryLog(PARTITIONS)
+        self.streams = streams or Streams(self.log, getattr(self.log, "clock", system_clock_ms))
         self.gateway = Gateway(
             guard or Guard("127.0.0.1"),
             self.publisher,
             self.ids,
             self._load_homes,
             CellProxy(self._locate, lambda url: FakePool(self._route, url)),
+            self.streams,
             **options,
         )
         self.app = self.gateway.app

@@ -36,8 +36,8 @@ def fill(path: str) -> str:
 @pytest.mark.parametrize(
     "path",
     ["/", "", "/v1", "/v1/", "/v1/events/", "/V1/events", "/v1/users/2", "/v1/users/2/dashboard/",
-     "/v1/users/2/dashboard/stream", "/v1/users/2/notifications", "/v1/firehose", "/docs",
-     "/v1/groups/g/ack", "//v1/ids", "/v1/users/2%2Fdashboard/x", "/../etc/passwd", "/v1/%00"],
+     "/v1/users/2/dashboard/streams", "/v1/users/2/notifications", "/v1/firehoses", "/docs",
+     "/v1/groups/g/acks", "//v1/ids", "/v1/users/2%2Fdashboard/x", "/../etc/passwd", "/v1/%00"],
 )  # fmt: skip
 @pytest.mark.parametrize("role", BOTH)
 def test_unknown_routes_are_404(role, path):
@@ -49,13 +49,14 @@ def test_unknown_routes_are_404(role, path):
 )
 def test_other_methods_are_405_with_allow(role, route):
     app = app_of(role)
-    for method in ("OPTIONS", "DELETE", "PATCH", "TRACE", "BREW"):
+    there = {other.method for other in routes_of(role) if other.path == route.path}
+    for method in sorted({"OPTIONS", "DELETE", "PATCH", "TRACE", "BREW"} - there):
         response = ask(app, method, fill(route.path))
         problem(response, 405)
-        assert response.headers["allow"] == route.method
+        assert route.method in response.headers["allow"].split(", ")
     response = ask(app, "HEAD", fill(route.path))
     assert (response.status_code, response.content) == (405, b"")
-    assert response.headers["allow"] == route.method
+    assert route.method in response.headers["allow"].split(", ")
 
 
 def test_a_gateway_has_no_cell_routes_and_a_cell_publishes_nothing():

@@ -214,6 +214,16 @@ def test_status_merges_the_cells_and_names_the_missing():
     assert answer["directory_version"] == 3
 
 
+def test_explain_asks_every_cell_and_names_the_missing():
+    world = Deployment()
+    world.down.add("c1")
+    answer = ask(world.app, "GET", "/v1/admin/authors/7").json()
+    assert answer["author"] == "7"
+    assert [(cell["cell"], cell["author"]) for cell in answer["cells"]] == [("fake", "7")]
+    assert [gone["cell"] for gone in answer["missing"]] == ["c1"]
+    problem(ask(world.app, "GET", "/v1/admin/authors/-7"), 400)
+
+
 # --- the proxy itself ---
 
 

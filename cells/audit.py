@@ -1,0 +1,148 @@
+"""The slow audit inside every cell: one reader after the other, for ever, judged as verify does.
+
+Beside a writer what is read may be half of a batch, so what seems wrong is looked at again; only
+what stays wrong is a finding: counted, a metric, and in the log. A reader whose authors have more
+than AUDIT_POSTS_MAX posts is left to verify. One thread calls `step`; `stats` any.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from cells.verify_rule import (
+    NO_ROW,
+    I64s,
+    Judgement,
+    PostsOf,
+    Pushed,
+    U64s,
+    follows_now,
+    judge,
+    no_posts,
+)
+from cells.verify_tables import inbox_of, toggles_of
+from engine.keys import outbox_key, post_key
+from engine.limits import AUDIT_POSTS_MAX, AUDIT_TRIES, AUDIT_TRY_S, VERIFY_SCAN_ROWS
+from engine.ports import Store
+
+_log = logging.getLogger("firecell.audit")
+
+
+class _TooMany(Exception):
+    """A reader whom the audit leaves out."""
+
+
+class Found(NamedTuple):
+    """What is wrong with one reader's inbox, in numbers."""
+
+    missing: int
+    extra: int
+    dangling: int
+    disorder: int
+
+
+class Audit:
+    """Walks through the readers of a store. `wait(seconds)`: True when it is time to end."""
+
+    def __init__(self, store: Store, pushed: Pushed, wait: Callable[[float], bool]) -> None:
+        self._store = store
+        self._pushed = pushed
+        self._wait = wait
+        self._next = 0
+        self.readers = 0
+        self.skipped = 0
+        self.rounds = 0
+        self.findings = 0
+
+    def step(self) -> None:
+        """Judge the next reader."""
+        readers = self._store.readers_from(self._next, 1)
+        if not readers:
+            self.rounds += self._next > 0
+            self._next = 0
+            return
+        reader = readers[0]
+        self._next = reader + 1
+        try:
+            found = self._look(reader)
+            for _ in range(AUDIT_TRIES - 1):
+                if not any(found):
+                    break
+                if self._wait(AUDIT_TRY_S):
+                    return
+                found = self._look(reader)
+        except _TooMany:
+            self.skipped += 1
+            return
+        self.readers += 1
+        if any(found):
+            self.findings += sum(found)
+            _log.error(
+                "the inbox of reader %d is wrong: %s; `firecell verify` tells more, and `firecell"
+                " replay` heals what the firehose still holds",
+                reader,
+                ", ".join(f"{name} {n}" for name, n in found._asdict().items() if n),
+            )
+
+    def _look(self, reader: int) -> Found:
+        disorder: list[str] = []
+        authors, posts = inbox_of(self._store, reader, lambda kind, text: disorder.append(kind))
+        toggles = toggles_of(self._store, reader)
+        left = AUDIT_POSTS_MAX
+        known: dict[int, PostsOf] = {}
+        for author in [reader, *(follow.author for follow in follows_now(toggles)[0])]:
+            known[author] = self._outbox(author, left)
+            left -= len(known[author].posts)
+        judgement: Judgement = judge(
+            reader,
+            toggles,
+            authors,
+            posts,
+            lambda author: known.get(author, no_posts()),
+            self._offsets_of,
+            self._pushed,
+        )
+        return Found(
+            len(judgement.missing.posts),
+            len(judgement.extra[0]),
+            len(judgement.dangling[0]),
+            len(disorder),
+        )
+
+    def _outbox(self, author: int, most: int) -> PostsOf:
+        entries = []
+        before = b""
+        while rows := self._store.outbox(author, before, VERIFY_SCAN_ROWS):
+            entries += rows
+            if len(entries) > most:
+                raise _TooMany
+            before = outbox_key(author, rows[-1].post)
+        count = len(entries)
+        return PostsOf(
+            np.full(count, author, dtype=np.uint64),
+            np.array([entry.post for entry in entries], dtype=np.uint64),
+            np.array([entry.offset for entry in entries], dtype=np.int64),
+            np.array([entry.delete_offset for entry in entries], dtype=np.int64),
+            np.zeros(count, dtype=np.int64),
+        )
+
+    def _offsets_of(self, authors: U64s, posts: U64s) -> I64s:
+        keys = [
+            post_key(post, author)
+            for author, post in zip(authors.tolist(), posts.tolist(), strict=True)
+        ]
+        rows = self._store.post_rows(keys)
+        return np.array([NO_ROW if row is None else row.offset for row in rows], dtype=np.int64)
+
+    def stats(self) -> dict[str, float]:
+        """For metrics."""
+        return {
+            "audit_readers_total": float(self.readers),
+            "audit_skipped_total": float(self.skipped),
+            "audit_rounds_total": float(self.rounds),
+            "audit_findings_total": float(self.findings),
+        }

@@ -1,0 +1,83 @@
+"""Recorded decisions on LMDB: born in the cell, so a small database of their own, synced.
+
+Key and value: engine/materialize.py. One process has it open; any number of its threads may call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import lmdb
+
+from cells.markers import translate
+from engine import materialize
+from engine.errors import Unavailable
+from engine.limits import DECISIONS_MAP_BYTES
+from engine.ports import AuthorInterval
+
+
+class EmbeddedDecisions:
+    """`engine.ports.Decisions` on LMDB. Use `EmbeddedDecisions.open`."""
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        """Over an open environment; `open` makes one."""
+        self._environment: lmdb.Environment | None = environment
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The decisions in `folder`, made when there are none. Raises Corruption, DiskFull,
+        Unavailable."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            environment = lmdb.open(
+                str(folder), map_size=DECISIONS_MAP_BYTES, metasync=True, sync=True, max_dbs=0
+            )
+        except (lmdb.Error, OSError) as error:
+            raise translate(error, f"open the decisions in {folder}") from error
+        return cls(environment)
+
+    def intervals(self) -> list[AuthorInterval]:
+        """All of them, by author and from_offset."""
+        try:
+            with self._opened().begin(buffers=False) as transaction:
+                return [materialize.unpack(bytes(k), bytes(v)) for k, v in transaction.cursor()]
+        except lmdb.Error as error:
+            raise translate(error, "read the decisions") from error
+
+    def record(self, intervals: Sequence[AuthorInterval]) -> None:
+        """Keep intervals, durable on return; see the port. Raises DiskFull, Unavailable."""
+        try:
+            with self._lock, self._opened().begin(write=True) as transaction:
+                for interval in intervals:
+                    key = materialize.pack_key(interval)
+                    value = transaction.get(key)
+                    if value is not None:
+                        interval = materialize.join(materialize.unpack(key, value), interval)
+                    transaction.put(key, materialize.pack_value(interval))
+        except lmdb.Error as error:
+            raise translate(error, "write the decisions") from error
+
+    def copy_to(self, folder: str) -> None:
+        """All of it as it is at one moment, in the new `folder`, beside writers. Raises DiskFull,
+        Unavailable."""
+        try:
+            Path(folder).mkdir(parents=True)
+            self._opened().copy(folder, compact=True)
+        except (lmdb.Error, OSError) as error:
+            raise translate(error, f"copy the decisions to {folder}") from error
+
+    def _opened(self) -> lmdb.Environment:
+        if self._environment is None:
+            raise Unavailable("the decisions are closed")
+        return self._environment
+
+    def close(self) -> None:
+        """Give the environment back. Idempotent."""
+        with self._lock:
+            environment, self._environment = self._environment, None
+            if environment is not None:
+                environment.close()

@@ -1,0 +1,54 @@
+"""Read markers on HBase: a marker's timestamp is the post id, so HBase keeps the newest one,
+whatever the order in which devices report (I7).
+
+In the write-ahead log before it is answered. Any number of threads and processes at once, each
+thread over a connection of its own.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from cells.hbase_client import Address, HBaseClient
+from cells.hbase_schema import marker_cell, read_marker
+from engine.errors import Misconfigured, invariant
+from engine.keys import user_prefix
+
+
+class HBaseMarkers:
+    """`engine.ports.Markers` on HBase. Use `HBaseMarkers.open`."""
+
+    def __init__(self, client: HBaseClient) -> None:
+        """Over a client; `open` makes one."""
+        self._client = client
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """The markers of the cell that `url` names. Raises Misconfigured, Unavailable."""
+        client = HBaseClient(Address.parse(url))
+        markers = cls(client)
+        table = client.table("marker").decode()
+        try:
+            if table not in client.probe():
+                raise Misconfigured(f"{client.address.place} has no table {table}: open the store")
+        except BaseException:
+            markers.close()
+            raise
+        return markers
+
+    def get(self, reader: int) -> int | None:
+        """The marker in force, a post id; None when nothing was marked yet."""
+        return read_marker(self._client.rows("marker", [user_prefix(reader)])[0])
+
+    def advance(self, reader: int, post: int) -> int:
+        """Move forward only; the marker in force, durable on return."""
+        qualifier, value, timestamp = marker_cell(post)
+        row = user_prefix(reader)
+        self._client.mutate_at("write a marker", "marker", row, (qualifier, value), timestamp)
+        in_force = self.get(reader)
+        invariant(in_force is not None and in_force >= post, "a written marker is there")
+        return post if in_force is None else in_force
+
+    def close(self) -> None:
+        """Close all connections. Idempotent."""
+        self._client.close()

@@ -1,0 +1,140 @@
+"""Rebuilding an empty or broken cell: the newest good snapshot, and the firehose since (DESIGN 8).
+
+Without a snapshot that reaches the firehose's oldest event, the span between is lost to this cell:
+that needs to be accepted, and stays a gap. Whatever there is, the cell serves at once, and what it
+has not applied yet is a gap, too (cells/rebuild_state.py): it catches up as any cell does, in the
+bulk path, from its durable position. So a kill at any moment leaves a restore to be done again, or
+a cell that goes on by itself when it is started.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cells import snapshot_restore
+from cells.rebuild_state import Rebuilding
+from cells.snapshot import Found, Whose, found_in
+from cells.snapshot_files import DECISIONS, GRAPH, STORE, Tell
+from cells.snapshot_restore import NOTE, REPLACED, remove
+from engine.errors import Corruption, Precondition
+from engine.ports import Log
+from topics.locks import sync_folder, write_durably
+
+_EMPTIED = (STORE, DECISIONS, GRAPH, "replays")
+
+
+class Plan(NamedTuple):
+    """What a rebuild will do. `restore` None: from nothing. `loss`: what is lost if so."""
+
+    folder: Path
+    cell: str
+    restore: snapshot_restore.Plan | None
+    passed_over: list[str]
+    replaces: list[str]
+    ends: list[int]
+    events: int
+    loss: str
+
+    def document(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "cell": self.cell,
+            "into": str(self.folder),
+            "snapshot": None if self.restore is None else self.restore.document(),
+            "passed_over": self.passed_over,
+            "replaces": self.replaces,
+            "events_to_apply": self.events,
+            "loss": self.loss,
+        }
+
+
+def plan(
+    snapshots: Path, whose: Whose, folder: Path, log: Log, skip: Collection[str] = ()
+) -> Plan:
+    """The newest snapshot of the cell `whose` in the folder `snapshots` that fits, but those named
+    in `skip`; those that do not are named in `passed_over`, with the reason."""
+    passed_over: list[str] = []
+    chosen: snapshot_restore.Plan | None = None
+    for snapshot in reversed(found_in(snapshots)):
+        if snapshot.name in skip:
+            passed_over.append(f"{snapshot.name}: its files are damaged")
+            continue
+        chosen = _fitting(snapshot, whose, folder, log, passed_over)
+        if chosen is not None:
+            break
+    ends, floors = log.end_offsets(), log.begin_offsets()
+    at = chosen.manifest.positions if chosen is not None else [0] * len(floors)
+    lost = [p for p, floor in enumerate(floors) if at[p] < floor]
+    missing = sum(floors[p] - at[p] for p in lost)
+    loss = ""
+    if lost:
+        kind = "no snapshot fits" if chosen is None else "the newest snapshot is too old"
+        loss = f"{kind}: {missing:,} events in {len(lost)} partitions are lost to this cell"
+    events = sum(end - max(place) for end, *place in zip(ends, at, floors, strict=True))
+    replaces = [part for part in _EMPTIED if (folder / part).exists()]
+    return Plan(folder, whose.cell, chosen, passed_over, replaces, ends, events, loss)
+
+
+def _fitting(
+    snapshot: Found, whose: Whose, folder: Path, log: Log, passed_over: list[str]
+) -> snapshot_restore.Plan | None:
+    try:
+        planned = snapshot_restore.plan(snapshot, whose, folder, log)
+    except Corruption as error:
+        passed_over.append(error.message)
+        return None
+    if planned.problems:
+        passed_over.append(f"{snapshot.name}: {'; '.join(planned.problems)}")
+        return None
+    return planned
+
+
+def prepare(
+    planned: Plan,
+    log: Log,
+    now_ms: int,
+    *,
+    accept_loss: bool = False,
+    tell: Tell = lambda done, total: None,
+    crash: Callable[[str], None] = lambda point: None,
+) -> None:
+    """Restore, or empty the folder, and note that it is being rebuilt; the caller holds the cell's
+    lock. Then the cell is started, with `accept_gap` where something is lost. Precondition when a
+    loss was not accepted."""
+    if planned.loss and not accept_loss:
+        raise Precondition(
+            f"cell {planned.cell}: {planned.loss}; --accept-loss rebuilds what there is and leaves"
+            " a gap",
+            floor={str(p): floor for p, floor in enumerate(log.begin_offsets())},
+        )
+    if planned.restore is not None:
+        snapshot_restore.execute(
+            planned.restore, log, accept_loss=accept_loss, tell=tell, crash=crash
+        )
+    else:
+        empty(planned.folder, planned.cell, log, crash)
+    crash("restored")
+    Rebuilding.begin(planned.folder, planned.ends, now_ms)
+    crash("begun")
+
+
+def empty(folder: Path, cell: str, log: Log, crash: Callable[[str], None]) -> None:
+    """Put what is there aside: the cell begins anew. Markers stay (I7)."""
+    if not (folder / NOTE).exists():
+        remove(folder / REPLACED)
+    write_durably(folder / NOTE, b'{"snapshot": null}\n')
+    crash("noted")
+    replaced = folder / REPLACED
+    replaced.mkdir(exist_ok=True)
+    for part in _EMPTIED:
+        here, kept = folder / part, replaced / part
+        if here.exists() and kept.exists():
+            remove(here)
+        elif here.exists():
+            here.rename(kept)
+        crash("moved")
+    log.commit(f"cell.{cell}", dict.fromkeys(range(log.partitions), 0))
+    (folder / NOTE).unlink()
+    sync_folder(folder)

@@ -1,0 +1,131 @@
+"""`firecell rebuild`: an empty or broken cell, from its newest snapshot and the firehose since."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.errors import Corruption, Precondition
+from engine.limits import VERIFY_PROGRESS_S
+from ops.cell_jobs import CellName, Execute, cell_named
+from ops.options import Config, Json, emit, say, settings_of
+from ops.snapshot import refuse_running, teller, whose
+
+if TYPE_CHECKING:
+    from cells.cell import Cell
+    from cells.settings import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("rebuild")(rebuild)
+
+
+def rebuild(
+    cell: CellName = None,
+    execute: Execute = False,
+    accept_loss: Annotated[
+        bool,
+        typer.Option(
+            "--accept-loss",
+            help="Go on although events are lost to this cell; they stay a gap.",
+        ),
+    ] = False,
+    config: Config = None,
+    json_wanted: Json = False,
+) -> None:
+    """Rebuild a cell that does not run: its newest snapshot, then the firehose since.
+
+    The cell serves at once, from this process, and what it has not applied yet shows as a gap; the
+    command ends when that is done. Interrupted, it goes on whenever the cell is started.
+
+    \b
+    Examples:
+      firecell rebuild --cell c1
+      firecell rebuild --cell c1 --execute
+      firecell rebuild --cell c1 --execute --accept-loss
+    """
+    from cells import rebuild as rebuilding
+    from cells.cell import now_ms
+    from cells.snapshot_restore import own_cell
+    from topics.logs import open_log
+
+    settings = settings_of(config)
+    name = cell_named(settings, cell)
+    own = settings.cells[name]
+    refuse_running(settings, name)
+    log = open_log(settings.firehose)
+    skipped: list[str] = []
+    try:
+        with own_cell(own.folder, name, 0):
+            folder = settings.snapshots.folder / name
+            mine = whose(settings, name, log)
+            while True:
+                plan = rebuilding.plan(folder, mine, own.folder, log, skipped)
+                document = plan.document()
+                if not execute:
+                    break
+                try:
+                    rebuilding.prepare(
+                        plan, log, now_ms(), accept_loss=accept_loss, tell=teller()
+                    )
+                    break
+                except Corruption as error:  # of the snapshot's files: the one before, then
+                    if plan.restore is None:
+                        raise
+                    say(error.message)
+                    skipped.append(plan.restore.snapshot.name)
+    finally:
+        log.close()
+    if not execute:
+        _show(document, json_wanted)
+        return
+    code = _catch_up(settings, name, bool(plan.loss))
+    if json_wanted:
+        emit({**document, "executed": True})
+    raise typer.Exit(code)
+
+
+def _show(document: dict[str, Any], json_wanted: bool) -> None:
+    if json_wanted:
+        emit({**document, "executed": False})
+        return
+    snapshot = document["snapshot"]
+    source = "nothing" if snapshot is None else f"snapshot {snapshot['snapshot']}"
+    typer.echo(
+        f"cell {document['cell']} from {source}, then {document['events_to_apply']:,} events"
+    )
+    for passed in document["passed_over"]:
+        typer.echo(f"passed over: {passed}")
+    if document["replaces"]:
+        typer.echo(f"aside goes: {', '.join(document['replaces'])} of {document['into']}")
+    if document["loss"]:
+        typer.echo(f"{document['loss']}: needs --accept-loss")
+    say("nothing was done: add --execute")
+
+
+def _catch_up(settings: Settings, name: str, loss: bool) -> int:
+    """Serve the cell until it is rebuilt."""
+    from cells.process import run_cell
+
+    told = [time.monotonic()]
+    over: list[bool] = []
+
+    def look(cell: Cell) -> bool:
+        status = cell.runner.status()
+        if time.monotonic() - told[0] >= VERIFY_PROGRESS_S:
+            told[0] = time.monotonic()
+            rate = status["rates"]["events_per_second"]
+            left = f", {status['lag_events'] / rate:,.0f} s left" if rate else ""
+            say(f"{status['lag_events']:,} events to apply{left}")
+        if status["rebuilding"]:
+            return False
+        over.append(True)
+        return True
+
+    code = run_cell(settings, name, accept_gap=loss, on_look=look)
+    if not over and code == 0:
+        raise Precondition(f"cell {name} is not rebuilt yet: start it, and it goes on")
+    return code

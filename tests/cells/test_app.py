@@ -1,0 +1,219 @@
+"""The Faust app of a cell, without a broker: what is set up, refused, and done before it joins."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cells.app import FaustRunner, record_of
+from cells.settings import load_settings
+from engine import limits
+from engine.errors import Misconfigured, Precondition
+from engine.ports import Record
+from topics.kafka_records import root_header
+from topics.urls import KafkaPlace
+
+PLACE = KafkaPlace("127.0.0.1:1", "firehose", 1)
+REFUSED = ("stream_wait_empty", "topic_allow_declare", "web_enabled")
+
+
+class FakeLog:
+    """Two partitions and one group. `active`: how often commits are refused."""
+
+    def __init__(self, committed: dict[int, int], begins: list[int], active: int = 0) -> None:
+        self.kept = dict(committed)
+        self.begins = begins
+        self.active = active
+        self.commits: list[dict[int, int]] = []
+
+    def end_offsets(self) -> list[int]:
+        return [100, 100]
+
+    def begin_offsets(self) -> list[int]:
+        return self.begins
+
+    def committed(self, group: str) -> dict[int, int]:
+        assert group == "cell.c1"
+        return dict(self.kept)
+
+    def commit(self, group: str, positions: dict[int, int]) -> None:
+        if self.active:
+            self.active -= 1
+            raise Precondition("the group is active")
+        self.commits.append(positions)
+        self.kept.update(positions)
+
+
+def runner(log: FakeLog, durable: list[int]) -> FaustRunner:
+    store = SimpleNamespace(positions=lambda: (durable, [0, 0]), gaps=list)
+    worker = SimpleNamespace(next_offsets=list(durable), times_ms=[0, 0])
+    made: Any = FaustRunner(
+        *("c1", log, store, worker, lambda at: None, lambda: 0),
+        place=PLACE,
+        folder=Path("x"),
+        shared=False,
+    )  # type: ignore[arg-type]
+    return made
+
+
+def test_a_new_group_gets_the_durable_vector() -> None:
+    log = FakeLog({}, [0, 0])
+    runner(log, [5, 0]).prepare()
+    assert log.commits == [{0: 5, 1: 0}]
+
+
+def test_only_what_differs_is_moved() -> None:
+    log = FakeLog({0: 5, 1: 3}, [0, 0])
+    runner(log, [5, 9]).prepare()
+    assert log.commits == [{1: 9}]
+    runner(log, [5, 9]).prepare()
+    assert len(log.commits) == 1
+
+
+def test_a_group_ahead_of_its_store_is_a_named_error() -> None:
+    with pytest.raises(Precondition, match="its store is older than its group"):
+        runner(FakeLog({0: 6}, [0, 0]), [5, 9]).prepare()
+
+
+def test_an_active_group_is_joined_when_its_positions_will_do() -> None:
+    log = FakeLog({0: 2, 1: 3}, [2, 0], active=10)
+    runner(log, [5, 9]).prepare()
+    assert log.commits == []
+
+
+def test_an_active_group_without_positions_is_waited_for() -> None:
+    for committed, begins in (({0: 5}, [0, 0]), ({0: 5, 1: 3}, [0, 4])):
+        log = FakeLog(committed, begins, active=2)
+        runner(log, [5, 9]).prepare()
+        assert log.kept == {0: 5, 1: 9}
+    stopping = runner(FakeLog({}, [0, 0], active=99), [5, 9])
+    stopping.begin_stop()
+    with pytest.raises(Precondition, match="active"):
+        stopping.prepare()
+
+
+def message(**more: Any) -> Any:
+    given = {"partition": 3, "offset": 9, "timestamp": 1_795_255_820.645, "value": b"frame"}
+    return SimpleNamespace(**{**given, "headers": (), **more})
+
+
+def test_messages_of_faust_become_records() -> None:
+    assert record_of(message()) == Record(3, 9, 1_795_255_820_645, b"frame")
+    assert record_of(message(value=None)).frame == b""
+    root = Record(1, 2, 3, b"frame")
+    for headers in ([root_header(root)], dict([root_header(root)])):
+        assert record_of(message(headers=headers)) == root
+
+
+def test_every_millisecond_survives_faust() -> None:
+    for time_ms in range(1_795_255_820_000, 1_795_255_822_000):
+        assert record_of(message(timestamp=time_ms / 1_000.0)).time_ms == time_ms
+
+
+class FakeStream:
+    """Batches as `noack_take` gives them."""
+
+    def __init__(self, batches: list[list[Any]]) -> None:
+        self.batches = batches
+
+    async def noack_take(self, most: int, within: float) -> Any:
+        for batch in self.batches:
+            yield batch
+
+
+def events(start: int, count: int, acked: list[int]) -> list[Any]:
+    def event(offset: int) -> Any:
+        return SimpleNamespace(message=message(offset=offset), ack=lambda: acked.append(offset))
+
+    return [event(offset) for offset in range(start, start + count)]
+
+
+def test_nothing_is_acknowledged_before_it_is_applied_nor_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "FAUST_BATCH_EVENTS", 3)
+    applied: list[int] = []
+    acked: list[int] = []
+    made: Any = runner(FakeLog({}, [0, 0]), [0, 0])
+    hold = threading.Event()
+
+    def apply(records: list[Record], then: Any) -> None:
+        hold.wait(5)
+        if records[0].offset == 6:
+            raise Precondition("a hole")
+        applied.extend(record.offset for record in records)
+
+    made._apply = apply
+    stream = FakeStream([events(n, 3, acked) for n in (0, 3, 6, 9)])
+
+    async def body() -> None:
+        taking = asyncio.create_task(made.take(stream))
+        await asyncio.sleep(0.05)
+        assert acked == []
+        hold.set()
+        async with asyncio.timeout(5):
+            while made.failure is None:
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        taking.cancel()
+
+    asyncio.run(body())
+    assert applied == acked == [0, 1, 2, 3, 4, 5]
+    assert isinstance(made.failure, Precondition)
+    made._apply_pool.shutdown()
+
+
+@pytest.fixture
+def faust() -> Any:
+    return pytest.importorskip("faust", reason="needs Faust")
+
+
+def test_the_app_is_set_up_so_that_nothing_is_lost(faust: Any, tmp_path: Path) -> None:
+    from cells.faust_app import build_app, refuse_unsafe
+
+    async def body() -> None:
+        taker: Any = SimpleNamespace(
+            group="cell.c1", place=PLACE, folder=tmp_path, shared=False, take=None
+        )
+        app = build_app(taker)
+        conf = app.conf
+        assert (conf.id, conf.consumer_auto_offset_reset) == ("cell.c1", "none")
+        assert not (conf.web_enabled or conf.topic_allow_declare or conf.stream_wait_empty)
+        assert conf.topic_disable_leader and not conf.worker_redirect_stdouts
+        # Faust's command line turns the web server on, and takes the log's handlers away.
+        assert app.boot_strategy._should_enable_web() is False
+        assert conf.logging_config["root"]["handlers"]
+        names = (*REFUSED, "broker", "processing_guarantee", "consumer_auto_offset_reset")
+        names += ("key_serializer", "value_serializer", "stream_publish_on_commit")
+        safe = {name: getattr(conf, name) for name in names}
+        exactly_once = SimpleNamespace(value="exactly_once")
+        broker = [SimpleNamespace(scheme="confluent")]
+        for name, value in (
+            ("processing_guarantee", exactly_once),
+            ("broker", broker),
+            ("value_serializer", "pickle"),
+            ("consumer_auto_offset_reset", "earliest"),
+            *((name, True) for name in REFUSED),
+        ):
+            with pytest.raises(Misconfigured, match=name.rpartition("value_")[2].partition("_")[0]):
+                refuse_unsafe(SimpleNamespace(**{**safe, name: value}))
+        refuse_unsafe(SimpleNamespace(**safe))
+
+    asyncio.run(body())
+
+
+def test_plain_faust_names_what_is_missing(faust: Any, tmp_path: Path) -> None:
+    from cells.faust_worker import plain_app
+
+    file = tmp_path / "firecell.toml"
+    file.write_text("[cells.c1]\n")
+    with pytest.raises(Misconfigured, match="FIRECELL_CELL must name"):
+        plain_app({"FIRECELL_CONFIG": str(file)})
+    with pytest.raises(Misconfigured, match="kafka:// only"):
+        plain_app({"FIRECELL_CONFIG": str(file), "FIRECELL_CELL": "c1"})
+    assert load_settings(file, environment={}).cell("c1").name == "c1"

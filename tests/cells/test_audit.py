@@ -1,0 +1,71 @@
+"""The audit: quiet over a good store, beside a writer too; what stays wrong is counted and told."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.churn import churn
+from cells.audit import Audit
+from cells.cell import Cell
+from cells.verify_pushed import pushed_by
+from tests.cells.test_verify_replay import apply_all
+from tests.worlds import World, read_all
+
+
+def audit_of(cell: Cell, wait: Any = lambda seconds: False) -> Audit:
+    return Audit(cell.store, pushed_by(cell.decisions.intervals, cell.store), wait)
+
+
+def through(audit: Audit) -> None:
+    """One round."""
+    rounds = audit.rounds
+    while audit.rounds == rounds:
+        audit.step()
+
+
+def test_it_is_quiet_over_a_good_store_and_counts_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(tmp_path)
+    world.append(churn(5, count=500, users=40))
+    cell = world.open()
+    apply_all(world, cell)
+    audit = audit_of(cell)
+    through(audit)
+    assert audit.readers > 20 and audit.findings == 0 and audit.skipped == 0
+    store: Any = cell.store
+    keys = list(store._tables["inbox"].keys())
+    for key in keys:
+        store._tables["inbox"].delete(key)
+    with caplog.at_level(logging.ERROR):
+        through(audit)
+    assert audit.stats()["audit_findings_total"] == audit.findings > 0
+    assert "missing" in caplog.text
+    cell.close()
+    world.close()
+
+
+def test_what_a_batch_in_hand_explains_is_no_finding(tmp_path: Path) -> None:
+    """Between the rows and the keys of a batch posts have no keys yet: it looks again."""
+    world = World(tmp_path)
+    world.append(churn(6, count=300, users=30))
+    cell = world.open()
+    records = read_all(world.log, cell.worker.next_offsets, 1_000)
+    batch = cell.worker.plan(records)
+    cell.store.write_rows(batch.facts)
+    looked: list[float] = []
+
+    def wait(seconds: float) -> bool:
+        looked.append(seconds)
+        cell.worker.finish(batch)
+        return False
+
+    audit = audit_of(cell, wait)
+    through(audit)
+    assert looked and audit.findings == 0
+    cell.close()
+    world.close()

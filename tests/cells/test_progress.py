@@ -1,0 +1,68 @@
+"""When a cell gathers for throughput: by how far behind it is, with two bounds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench.churn import churn
+from cells.progress import Progress
+from cells.worker import Batch
+from engine import limits
+from engine.ports import Record
+from tests.worlds import World
+
+
+class Standing:
+    """A cell of one partition whose lag is set by hand."""
+
+    def __init__(self) -> None:
+        self.store = SimpleNamespace(bulk=False, gaps=list)
+        self.log = SimpleNamespace(end_offsets=lambda: [0])
+        counts = SimpleNamespace(inbox_keys=0)
+        self.worker = SimpleNamespace(next_offsets=[0], counts=counts)
+        parts = (self.log, self.store, self.worker, lambda positions: None, lambda: 0)
+        self.progress = Progress("c1", *parts)  # type: ignore[arg-type]
+
+    def at_lag(self, events: int) -> bool:
+        self.progress._ends = [events]
+        self.progress._apply([], lambda: None)
+        return bool(self.store.bulk)
+
+
+def test_bulk_is_chosen_by_lag_with_two_bounds() -> None:
+    cell = Standing()
+    begin, end = limits.BULK_FROM_EVENTS, limits.BULK_UNTIL_EVENTS
+    assert end < begin
+    seen = [cell.at_lag(lag) for lag in (0, begin - 1, begin, end, end - 1, end, begin - 1)]
+    assert seen == [False, False, True, True, False, False, False]
+
+
+def test_a_cell_that_catches_up_takes_the_bulk_path_and_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BULK_FROM_EVENTS", 300)
+    monkeypatch.setattr(limits, "BULK_UNTIL_EVENTS", 100)
+    monkeypatch.setattr(limits, "WORKER_EVENTS_MAX", 50)
+    world = World(tmp_path)
+    world.append(churn(3, count=500, users=20))
+    cell = world.open()
+    seen: list[bool] = []
+    plan = cell.worker.plan
+
+    def planned(records: Sequence[Record]) -> Batch:
+        seen.append(cell.store.bulk)
+        return plan(records)
+
+    monkeypatch.setattr(cell.worker, "plan", planned)
+    cell.runner.start()
+    deadline = time.monotonic() + 20
+    while not cell.runner.ready and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert cell.close()
+    assert seen[0] and not seen[-1]
+    world.close()

@@ -1,0 +1,213 @@
+"""The whole real stack booted once: Kafka, HBase on HDFS, Thrift, Redis, and the Java helper.
+
+Skipped in one line where Java, Maven or redis-server is missing. The first run downloads the jars
+into the project's `.cache/stack`.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.errors import Precondition
+from ops.stack_plan import SERVERS
+from ops.stack_run import Stack
+from tests import real_parts
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.skipif(bool(real_parts.missing()), reason=real_parts.missing()),
+]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("real") / "data" / "stack"
+    with real_parts.stack(folder) as running:
+        yield running
+
+
+class Helper:
+    """The Java helper as a cell runs it."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.process = subprocess.Popen(
+            ["java", f"@{stack.helper}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.input, self.output = self.process.stdin, self.process.stdout
+        self.first = self.output.readline().decode().strip()
+
+    def ask(self, *words: str, after: bytes = b"") -> str:
+        """One command, what follows it, and its answer without the line's end."""
+        self.input.write("\t".join(words).encode() + b"\n" + after)
+        self.input.flush()
+        return self.output.readline().decode().rstrip("\n")
+
+    def close(self) -> int:
+        """End it as its owner's end would."""
+        self.input.close()
+        code = self.process.wait(30)
+        self.output.close()
+        return code
+
+
+@pytest.fixture
+def helper(stack: Stack) -> Iterator[Helper]:
+    running = Helper(stack)
+    yield running
+    assert running.close() == 0
+
+
+class Thrift:
+    """As much of HBase's Thrift 1 as a test needs: one put, one row."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.connection = socket.create_connection(("127.0.0.1", stack.ports["thrift"]), 60)
+
+    def call(self, name: str, arguments: bytes) -> bytes:
+        head = struct.pack(">Ii", 0x80010001, len(name)) + name.encode() + struct.pack(">i", 0)
+        self.connection.sendall(head + arguments + b"\0")
+        return self.connection.recv(65_536)
+
+    def put(self, table: str, row: bytes) -> bytes:
+        """mutateRow(table, row, [Mutation(column="f:", value="")], {})."""
+        mutation = _string(2, b"f:") + _string(3, b"") + b"\0"
+        listed = struct.pack(">bhbi", 15, 3, 12, 1) + mutation
+        none = struct.pack(">bhbbi", 13, 4, 11, 11, 0)
+        arguments = _string(1, table.encode()) + _string(2, row) + listed + none
+        return self.call("mutateRow", arguments)
+
+    def has(self, table: str, row: bytes) -> bool:
+        """getRow(table, row, {}) gives one."""
+        none = struct.pack(">bhbbi", 13, 3, 11, 11, 0)
+        answer = self.call("getRow", _string(1, table.encode()) + _string(2, row) + none)
+        return row in answer
+
+
+def _string(field: int, value: bytes) -> bytes:
+    return struct.pack(">bhi", 11, field, len(value)) + value
+
+
+def test_all_answer_and_a_second_up_is_refused(stack: Stack) -> None:
+    conditions = stack.status()
+    assert [(one.name, one.state, one.problem) for one in conditions] == [
+        (name, "ready", "") for name in SERVERS
+    ]
+    assert all(one.pid and one.resident_mb > 1 for one in conditions)
+    with pytest.raises(Precondition, match="runs already"):
+        stack.up()
+
+
+def test_nothing_listens_beyond_loopback(stack: Stack) -> None:
+    pids = {one.pid for one in stack.status()}
+    sockets = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            target = str(descriptor.readlink()) if descriptor.is_symlink() else ""
+            if target.startswith("socket:["):
+                sockets.add(target[8:-1])
+    listening = 0
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                listening += 1
+                assert fields[1].partition(":")[0].endswith("0100007F"), line
+    assert listening >= len(stack.ports)
+
+
+def test_the_helper_makes_tables_as_asked(stack: Stack, helper: Helper) -> None:
+    assert helper.first == "ready"
+    for _ in range(2):
+        assert helper.ask("create", "a_inbox", "1", "FAST_DIFF", "NONE", "40,80,c0") == "ok"
+    assert helper.ask("create", "a_posts", "3", "NONE", "ROW", "") == "ok"
+    assert helper.ask("describe", "a_inbox") == "ok\t1\tFAST_DIFF\tNONE\t40,80,c0"
+    assert helper.ask("describe", "a_posts") == "ok\t3\tNONE\tROW\t"
+    assert helper.ask("tables", "a_") == "ok\ta_inbox,a_posts"
+    assert helper.ask("describe", "a_none").startswith("error\t")
+    assert helper.ask("nonsense").startswith("error\t")
+    assert helper.ask("drop", "a_inbox") == helper.ask("drop", "a_inbox") == "ok"
+    assert helper.ask("tables", "a_") == "ok\ta_posts"
+
+
+def test_a_load_that_fails_leaves_the_helper_in_step(stack: Stack, helper: Helper) -> None:
+    assert helper.ask("create", "l_inbox", "1", "FAST_DIFF", "NONE", "") == "ok"
+    frames = struct.pack(">i", 5) + b"hello" + struct.pack(">i", 2) + b"!!" + struct.pack(">i", 0)
+    for table in ("l_inbox", "l_none"):
+        staged, _, folder = helper.ask("stage", "2", after=frames * 2).partition("\t")
+        assert staged == "ok"
+        assert helper.ask("adopt", table, folder).startswith("error\t")
+    assert helper.ask("tables", "l_") == "ok\tl_inbox"
+
+
+def test_a_snapshot_brings_a_row_back(stack: Stack, helper: Helper) -> None:
+    thrift = Thrift(stack)
+    assert helper.ask("create", "s_posts", "1", "NONE", "ROW", "") == "ok"
+    thrift.put("s_posts", b"before")
+    for _ in range(2):
+        assert helper.ask("snapshot", "s1", "s_posts") == "ok"
+    thrift.put("s_posts", b"afterwards")
+    assert helper.ask("snapshots") == "ok\ts1=s_posts"
+    assert helper.ask("restore", "s1") == "ok"
+    assert thrift.has("s_posts", b"before")
+    assert not thrift.has("s_posts", b"afterwards")
+    assert helper.ask("forget", "s1") == helper.ask("forget", "s1") == "ok"
+    assert helper.ask("snapshots") == "ok"
+    thrift.connection.close()
+
+
+def test_hbase_killed_keeps_what_it_acknowledged_restart(stack: Stack, helper: Helper) -> None:
+    thrift = Thrift(stack)
+    assert helper.ask("create", "k_inbox", "1", "FAST_DIFF", "NONE", "") == "ok"
+    rows = [struct.pack(">Q", number) for number in range(300)]
+    for row in rows:
+        assert b"mutateRow" in thrift.put("k_inbox", row)
+    thrift.connection.close()
+    stack.kill("hbase")
+    stack.start("hbase")
+    thrift = Thrift(stack)
+    assert [row for row in rows if not thrift.has("k_inbox", row)] == []
+    thrift.connection.close()
+
+
+def test_a_datanode_killed_and_a_paused_hbase_come_back_restart(
+    stack: Stack, helper: Helper
+) -> None:
+    assert helper.ask("create", "d_inbox", "1", "FAST_DIFF", "NONE", "") == "ok"
+    stack.kill("datanode")
+    stack.start("datanode")
+    thrift = Thrift(stack)
+    assert b"mutateRow" in thrift.put("d_inbox", b"row 1")
+    stack.pause("hbase")
+    assert {one.name: one.state for one in stack.status()}["hbase"] == "paused"
+    stack.resume("hbase")
+    stack.wait_ready()
+    assert b"mutateRow" in thrift.put("d_inbox", b"row 2")
+    assert thrift.has("d_inbox", b"row 1")
+    thrift.connection.close()
+
+
+def test_down_up_keeps_data_and_ports(stack: Stack, helper: Helper) -> None:
+    assert helper.ask("create", "u_inbox", "1", "FAST_DIFF", "NONE", "80") == "ok"
+    thrift = Thrift(stack)
+    thrift.put("u_inbox", b"a row")
+    thrift.connection.close()
+    before = stack.ports
+    assert stack.down() == []  # none had to be killed
+    assert {one.state for one in stack.status()} == {"stopped"}
+    again = Stack.existing(stack.folder)
+    assert again.ports == before
+    again.up(tied=True)
+    thrift = Thrift(stack)
+    assert thrift.has("u_inbox", b"a row")
+    thrift.connection.close()

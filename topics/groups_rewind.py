@@ -1,0 +1,190 @@
+"""What is known of the groups, and rewinding them: plans first, then positions, read back.
+
+The words are Kafka's (`kafka-consumer-groups --reset-offsets`), and so is their meaning: a target
+below the oldest kept event or past the end is clamped, and says so. Rewinding the group of a cell
+is a replay, which is another command.
+
+Asks the log in the caller's thread; nothing here is kept between calls.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from engine.errors import BadInput, NotFound, Precondition, Unavailable
+from engine.limits import REWIND_SAMPLE_RECORDS, STREAM_PAGE_BYTES
+from engine.times import format_ms, parse_duration_ms, parse_time_ms
+from topics.catalog import RESERVED_PREFIXES, check_group_name
+from topics.filters import ALL
+from topics.groups_shapes import RewindIn, RewindPart, RewindPlan
+from topics.stream_json import lines_of
+from topics.stream_since import StreamLog
+
+
+def known(log: StreamLog, group: str) -> dict[int, int]:
+    """The checkpoint of a group; NotFound for one that never had any."""
+    found = log.committed(check_group_name(group))
+    if not found:
+        raise NotFound(f"there is no group {group!r}; `firecell groups list` names them")
+    return found
+
+
+def group_facts(log: StreamLog, group: str, now_ms: int) -> dict[str, Any]:
+    """Checkpoint, lag and what the retention leaves of one group, JSON-ready."""
+    committed = known(log, group)
+    begins, ends = log.begin_offsets(), log.end_offsets()
+    rows = []
+    for partition, offset in sorted(committed.items()):
+        lag = max(ends[partition] - offset, 0)
+        passed = offset < begins[partition]
+        next_ms = None
+        if lag and not passed:
+            records = log.read(partition, offset, 1, 1)
+            next_ms = records[0].time_ms if records else None
+        rows.append(
+            {
+                "partition": partition,
+                "checkpoint": offset,
+                "begin": begins[partition],
+                "end": ends[partition],
+                "lag": lag,
+                "next_at": None if next_ms is None else format_ms(next_ms),
+                "below_floor": passed,
+            }
+        )
+    return {
+        "group": group,
+        "reserved": group.startswith(RESERVED_PREFIXES),
+        "lag": sum(row["lag"] for row in rows),
+        "below_floor": any(row["below_floor"] for row in rows),
+        "retention_left_seconds": _left(rows, log.retention_ms, now_ms),
+        "partitions": rows,
+    }
+
+
+def _left(rows: list[dict[str, Any]], retention_ms: int, now_ms: int) -> float | None:
+    """Seconds until the retention drops what the group has yet to read; None: it has read all."""
+    if any(row["below_floor"] for row in rows):
+        return 0.0
+    times = [parse_time_ms(row["next_at"], "next_at") for row in rows if row["next_at"]]
+    return max(min(times) + retention_ms - now_ms, 0) / 1_000 if times else None
+
+
+def plan(log: StreamLog, group: str, asked: RewindIn, now_ms: int) -> RewindPlan:
+    """Where every partition would go. BadInput, NotFound; Precondition for a cell's group."""
+    _refuse_reserved(group)
+    _check(asked)
+    committed = known(log, group)
+    begins, ends = log.begin_offsets(), log.end_offsets()
+    chosen = range(log.partitions) if asked.partitions is None else sorted(set(asked.partitions))
+    if asked.positions is not None and asked.partitions is None:
+        chosen = sorted(_number(name) for name in asked.positions)
+    for partition in chosen:
+        if not 0 <= partition < log.partitions:
+            raise BadInput(
+                f"partition {partition}: the firehose has 0..{log.partitions - 1}", "partitions"
+            )
+    parts = []
+    for partition in chosen:
+        at = committed.get(partition, begins[partition])
+        begin, end = begins[partition], ends[partition]
+        wanted = _wanted(log, asked, partition, at, begin, end, now_ms)
+        target = min(max(wanted, begin), end)
+        first = log.read(partition, begin, 1, 1) if begin < end else []
+        oldest = format_ms(first[0].time_ms) if first else None
+        clamped = target != wanted
+        parts.append(RewindPart(partition, at, target, at - target, oldest, clamped, 0.0))
+    rate = _rate(log, parts, ends)
+    for part in parts:
+        part.estimated_seconds = round((ends[part.partition] - part.target) / rate, 3)
+    total = round(sum(part.estimated_seconds for part in parts), 3)
+    return RewindPlan(group, log.identity, False, sum(p.events for p in parts), total, parts)
+
+
+def execute(log: StreamLog, planned: RewindPlan) -> RewindPlan:
+    """Write the plan's targets, and read them back. Unavailable when they read otherwise."""
+    targets = {part.partition: part.target for part in planned.partitions}
+    log.commit(planned.group, targets)
+    kept = log.committed(planned.group)
+    wrong = [partition for partition, target in targets.items() if kept.get(partition) != target]
+    if wrong:
+        raise Unavailable(
+            f"group {planned.group!r}: partition {wrong[0]} reads {kept.get(wrong[0])} after"
+            f" {targets[wrong[0]]} was written: does somebody else move it? Run this again"
+        )
+    return msgspec.structs.replace(planned, executed=True)
+
+
+def _refuse_reserved(group: str) -> None:
+    check_group_name(group)
+    kind, _, name = group.partition(".")
+    if kind == "cell":
+        raise Precondition(
+            f"{group} is the group of a cell: its place is its store's own, and going back is a"
+            f" replay beside live work: firecell replay --cell {name} --from ..."
+        )
+    if group.startswith(RESERVED_PREFIXES):
+        raise Precondition(f"{group} belongs to a relay, which finds its place by itself")
+
+
+def _check(asked: RewindIn) -> None:
+    given = [
+        asked.to_datetime is not None,
+        asked.by_duration is not None,
+        asked.to_earliest,
+        asked.to_latest,
+        asked.to_offset is not None,
+        asked.shift_by is not None,
+        asked.positions is not None,
+    ]
+    if sum(given) != 1:
+        raise BadInput(
+            "say where to by exactly one of to_datetime, by_duration, to_earliest, to_latest,"
+            f" to_offset, shift_by, positions; {sum(given)} were given",
+            "to_datetime",
+        )
+
+
+def _wanted(
+    log: StreamLog, asked: RewindIn, partition: int, at: int, begin: int, end: int, now_ms: int
+) -> int:
+    """The target before it is clamped."""
+    if asked.to_datetime is not None:
+        return log.offset_at(partition, parse_time_ms(asked.to_datetime, "to_datetime", now_ms))
+    if asked.by_duration is not None:
+        back_ms = parse_duration_ms(asked.by_duration, "by_duration")
+        return log.offset_at(partition, max(now_ms - back_ms, 0))
+    if asked.to_earliest:
+        return begin
+    if asked.to_latest:
+        return end
+    if asked.to_offset is not None:
+        return asked.to_offset
+    if asked.shift_by is not None:
+        return at + asked.shift_by
+    positions = {_number(name): offset for name, offset in (asked.positions or {}).items()}
+    if partition not in positions:
+        raise BadInput(f"positions: partition {partition} is missing", "positions")
+    return positions[partition]
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5):
+        raise BadInput(f"positions: {text[:20]!r} is no partition", "positions")
+    return int(text)
+
+
+def _rate(log: StreamLog, parts: list[RewindPart], ends: list[int]) -> float:
+    """Events a second that this process reads and encodes, measured on some of those to come."""
+    started, count = time.perf_counter(), 0
+    for part in parts:
+        if count >= REWIND_SAMPLE_RECORDS:
+            break
+        if part.target < ends[part.partition]:
+            room = REWIND_SAMPLE_RECORDS - count
+            records = log.read(part.partition, part.target, room, STREAM_PAGE_BYTES)
+            count += len(lines_of(records, ALL)[0])
+    return max(count, 1) / max(time.perf_counter() - started, 1e-6)

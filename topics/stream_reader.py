@@ -1,0 +1,233 @@
+"""Pages of the firehose for its consumers: read and encoded in few threads, shared at the tail.
+
+A page is what lies behind one position of one partition, as lines. Consumers that stand at the same
+place with the same filter get the same page: whoever asks first has it made, the others wait for
+it or find it kept. `Ends` is the one watcher of the log's ends: it wakes all who wait.
+
+`PageReader` and `Ends` belong to one event loop; the threads only read the log and encode.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from engine.errors import FirecellError, RetentionPassed
+from engine.limits import (
+    STREAM_CACHE_BYTES,
+    STREAM_LOOK_REST,
+    STREAM_LOOK_S,
+    STREAM_PAGE_BYTES,
+    STREAM_PAGE_RECORDS,
+    STREAM_READERS,
+)
+from engine.ports import Log
+from topics.filters import Filter
+from topics.stream_json import lines_of
+
+_log = logging.getLogger("firecell.stream")
+_PAGE_BYTES_OVERHEAD = 500  # of the tuple, its key and its places
+
+
+class Page(NamedTuple):
+    """Lines of one partition from offset `first` on, up to but without `next`."""
+
+    partition: int
+    first: int
+    next: int
+    body: bytes
+    offsets: Sequence[int]  # of the lines, ascending; filtered-out events have none
+
+
+class Passed(NamedTuple):
+    """A place that the retention has passed; `floor` is the oldest kept offset."""
+
+    partition: int
+    first: int
+    floor: int
+
+
+class Place(NamedTuple):
+    """Where a consumer stands in one partition; it wants at most `most` records."""
+
+    partition: int
+    offset: int
+    most: int
+
+
+class PageReader:
+    """Makes pages; see the module."""
+
+    def __init__(self, log: Log) -> None:
+        self._firehose = log
+        self._threads = ThreadPoolExecutor(STREAM_READERS, thread_name_prefix="stream")
+        self._kept: OrderedDict[tuple[Filter, int, int], Page] = OrderedDict()
+        self._kept_bytes = 0
+        self._being_made: dict[tuple[Filter, int, int], asyncio.Future[None]] = {}
+        self.pages_made = 0
+
+    async def pages(self, places: Sequence[Place], wanted: Filter) -> list[Page | Passed]:
+        """What comes next at some of the places, in their order, some STREAM_PAGE_BYTES in all;
+        at least one unless nothing is there. Unavailable, DiskFull, Corruption."""
+        while True:
+            found, missing, other = self._look_up(places, wanted)
+            if found:
+                return found
+            if other is None:
+                break
+            await asyncio.wait({other})
+        return await self._make(missing, wanted)
+
+    def _look_up(
+        self, places: Sequence[Place], wanted: Filter
+    ) -> tuple[list[Page | Passed], list[Place], asyncio.Future[None] | None]:
+        """(pages kept, places without one, somebody who makes one of those now)."""
+        found: list[Page | Passed] = []
+        missing: list[Place] = []
+        other: asyncio.Future[None] | None = None
+        size = 0
+        for place in places:
+            key = (wanted, place.partition, place.offset)
+            page = self._kept.get(key)
+            if page is not None and page.next - page.first <= place.most:
+                self._kept.move_to_end(key)
+                found.append(page)
+                size += len(page.body)
+                if size >= STREAM_PAGE_BYTES:
+                    break
+                continue
+            missing.append(place)
+            other = other or self._being_made.get(key)
+        return found, missing, other
+
+    async def _make(self, places: list[Place], wanted: Filter) -> list[Page | Passed]:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        keys = [(wanted, place.partition, place.offset) for place in places]
+        self._being_made.update(dict.fromkeys(keys, done))
+        try:
+            made = await loop.run_in_executor(self._threads, self._read, places, wanted)
+        finally:
+            for key in keys:
+                if self._being_made.get(key) is done:
+                    del self._being_made[key]
+            done.set_result(None)
+        for page in made:
+            if isinstance(page, Page):
+                self._keep((wanted, page.partition, page.first), page)
+        return made
+
+    def _read(self, places: list[Place], wanted: Filter) -> list[Page | Passed]:
+        """In a thread."""
+        made: list[Page | Passed] = []
+        room = STREAM_PAGE_BYTES
+        for place in places:
+            most = min(place.most, STREAM_PAGE_RECORDS)
+            try:
+                records = self._firehose.read(place.partition, place.offset, most, room)
+            except RetentionPassed as error:
+                floor = error.extra.get("floor")
+                at = floor if isinstance(floor, int) else place.offset
+                made.append(Passed(place.partition, place.offset, at))
+                continue
+            if not records:
+                continue
+            lines, indexes = lines_of(records, wanted)
+            first = place.offset
+            offsets: Sequence[int] = range(first, first + len(records))
+            if len(indexes) < len(records):
+                offsets = [first + index for index in indexes]
+            made.append(
+                Page(place.partition, first, first + len(records), b"".join(lines), offsets)
+            )
+            self.pages_made += 1
+            room -= sum(len(record.frame) for record in records)
+            if room <= 0:
+                break
+        return made
+
+    def _keep(self, key: tuple[Filter, int, int], page: Page) -> None:
+        before = self._kept.pop(key, None)
+        if before is not None:
+            self._kept_bytes -= len(before.body) + _PAGE_BYTES_OVERHEAD
+        self._kept[key] = page
+        self._kept_bytes += len(page.body) + _PAGE_BYTES_OVERHEAD
+        while self._kept_bytes > STREAM_CACHE_BYTES:
+            _, dropped = self._kept.popitem(last=False)
+            self._kept_bytes -= len(dropped.body) + _PAGE_BYTES_OVERHEAD
+
+    def close(self) -> None:
+        """Wait for reads under way."""
+        self._threads.shutdown(wait=True)
+
+
+class Ends:
+    """The ends of the log, looked at by one thread while anybody waits for them."""
+
+    def __init__(self, log: Log) -> None:
+        self._firehose = log
+        self._waiting: set[asyncio.Event] = set()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.vector: list[int] = [0] * log.partitions
+
+    async def look(self) -> list[int]:
+        """The ends now."""
+        found = await asyncio.to_thread(self._firehose.end_offsets)
+        self._set(found)
+        return found
+
+    @contextmanager
+    def waking(self, event: asyncio.Event) -> Iterator[None]:
+        """`event` is set whenever the ends have moved, as long as the block lasts."""
+        self._waiting.add(event)
+        if self._thread is None:
+            loop, self._stop = asyncio.get_running_loop(), threading.Event()
+            arguments = (loop, self._stop)
+            self._thread = threading.Thread(
+                target=self._watch, args=arguments, name="ends", daemon=True
+            )
+            self._thread.start()
+        try:
+            yield
+        finally:
+            self._waiting.discard(event)
+            if not self._waiting:
+                self._stop.set()
+                self._thread = None
+
+    def _set(self, found: list[int]) -> None:
+        """On the loop. Ends only grow; a look that began earlier may arrive later."""
+        merged = list(map(max, self.vector, found))
+        if merged != self.vector:
+            self.vector = merged
+            for event in self._waiting:
+                event.set()
+
+    def _watch(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+        seen: list[int] = []
+        trouble = ""
+        while not stop.is_set():
+            started = time.perf_counter()
+            try:
+                found = self._firehose.end_offsets()
+                trouble = ""
+            except FirecellError as error:
+                found = seen
+                if not trouble:
+                    _log.warning("the ends of the firehose can't be read: %s", error.message)
+                trouble = error.message
+            if found != seen:
+                seen = found
+                try:
+                    loop.call_soon_threadsafe(self._set, found)
+                except RuntimeError:  # the loop has closed
+                    return
+            stop.wait(max(STREAM_LOOK_S, STREAM_LOOK_REST * (time.perf_counter() - started)))
