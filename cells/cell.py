@@ -152,6 +152,7 @@ class Cell:
             dropped=quarantine.dropped_places(self.store),
             distrust=lambda: self._snapshot.unlink(missing_ok=True),
             crash=self.worker.crash,
+            heads=self.worker.heads,
         )
 
     def between(self, task: Callable[[], _Result]) -> _Result:

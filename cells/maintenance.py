@@ -214,6 +214,8 @@ class Maintenance:
                     self._take_if_due()
             except FirecellError as error:
                 _log.warning("audit or schedule of cell %s: %s", self._cell.name, error.message)
+            except Exception:  # the next round tries again: a disk that was full once is no end
+                _log.exception("audit or schedule of cell %s", self._cell.name)
 
     def _take_if_due(self) -> None:
         """By schedule: when the newest good one is old enough, or the cell is and there is none."""

@@ -298,6 +298,12 @@ class Progress:
         now = time.monotonic()
         toggles = self._worker.counts.toggles
         due = now - self._last_snapshot >= limits.GRAPH_SNAPSHOT_EVERY_MS / 1_000
-        if toggles != self._saved_toggles and (final or due):
+        if toggles == self._saved_toggles or not (final or due):
+            return
+        self._last_snapshot = now  # one that failed is tried again when the next is due
+        try:
             self._save_graph(list(self._worker.next_offsets))
-            self._last_snapshot, self._saved_toggles = now, toggles
+        except Unavailable as error:  # it only makes a start fast: the store has the toggles
+            log_.warning("cell %s could not keep its graph: %s", self.cell, error.message)
+        else:
+            self._saved_toggles = toggles

@@ -107,15 +107,16 @@ class Reader:
         """A page as JSON bytes (engine.wire.DashboardPage)."""
         self._check_home(reader)
         marker = self._markers.get(reader)
+        version = self._progress.version()  # before the first look at the inbox
         if newer is not None:
             start = parse_cursor(newer, "newer")
             posts, following = self._page_newer(reader, start, limit)
-            unread, capped = self._unread(reader, marker, None)
+            unread, capped = self._unread(reader, marker, None, version)
             top = None
         else:
             start_older = parse_cursor(cursor, "cursor") if cursor is not None else None
             posts, following, head = self._page_older(reader, start_older, limit)
-            unread, capped = self._unread(reader, marker, head)
+            unread, capped = self._unread(reader, marker, head, version)
             top = start_older.post if start_older is not None else None
         oldest = following.post if following is not None else None
         # joined, not formatted: a page is some 8 KB, and each copy of it is felt
@@ -239,13 +240,14 @@ class Reader:
         filled = iter(self._cache.fill(missing, self._store.post_rows(missing), epoch))
         return [entry if entry is not None else next(filled) for entry in found]
 
-    def _unread(self, reader: int, marker: int | None, head: Judged | None) -> tuple[int, bool]:
+    def _unread(
+        self, reader: int, marker: int | None, head: Judged | None, version: int
+    ) -> tuple[int, bool]:
         """(visible posts above the marker, whether counting stopped before the last of them).
 
         With a marker the count goes up to UNREAD_MAX. A reader without one never marks: what a
         first page of the usual size holds is counted, and no more is looked at.
         """
-        version = self._progress.version()
         known = self._unread_known.get(reader)
         if known is not None and known[:2] == (version, marker):
             return known[2]

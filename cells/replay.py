@@ -11,6 +11,7 @@ be called from any thread.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +37,7 @@ from engine.errors import (
 )
 from engine.ports import Log, Record
 from engine.times import format_ms, parse_time_ms
+from topics.environments import failure_of
 from topics.locks import sync_folder, write_durably
 
 
@@ -83,6 +85,7 @@ class Replays:
         self._mended = mended
         self.pace = pace or Pace(time.monotonic)
         self._lock = threading.Lock()
+        self._file_lock = threading.Lock()
         self._states: dict[str, State] = self._load()
         self._running = {s.id: _Running(s) for s in self._states.values() if s.state == RUNNING}
 
@@ -104,8 +107,14 @@ class Replays:
         return self._folder / f"{replay}.json"
 
     def _keep(self, state: State) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_durably(self._path(state.id), msgspec.json.encode(state))
+        """From any thread: one file is written at a time. DiskFull, Unavailable."""
+        path = self._path(state.id)
+        try:
+            with self._file_lock:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                write_durably(path, msgspec.json.encode(state))
+        except OSError as error:
+            raise failure_of(error, path) from error
 
     # --- what people ask ---
 
@@ -276,7 +285,7 @@ class Replays:
             raise
         except FirecellError as error:
             running.state.error = error.message
-            with self._lock:
+            with self._lock, contextlib.suppress(Unavailable):  # a restart finds it running
                 self._end(running.state, FAILED)
         spent = time.monotonic() - started
         running.state.seconds += spent
@@ -330,7 +339,11 @@ class Replays:
             running.worker = worker = self._new_worker(at, state.span.accounts)
         alone = self.pace.alone
         events = limits.WORKER_EVENTS_MAX if alone else limits.REPLAY_EVENTS_BESIDE
-        return worker, gather(self._log, at, state.span.end, events, limits.WORKER_BYTES_MAX)
+        try:
+            found = gather(self._log, at, state.span.end, events, limits.WORKER_BYTES_MAX)
+        except RetentionPassed as error:  # since the floors were looked at: look again
+            raise Unavailable(error.message) from error
+        return worker, found
 
     def _complete(self, running: _Running, worker: ReplayWorker) -> None:
         state = running.state
@@ -344,10 +357,11 @@ class Replays:
 
     def _end(self, state: State, how: Literal["done", "stopped", "failed"]) -> None:
         state.state, state.finished_ms = how, self._now_ms()
-        self._keep(state)
         self._running.pop(state.id, None)
+        self._keep(state)
 
     def keep(self) -> None:
         """Keep all positions: at the end of the process, from the thread that applied."""
         for running in list(self._running.values()):
-            self._keep(running.state)
+            with contextlib.suppress(Unavailable):  # the place that is kept lies further back
+                self._keep(running.state)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 
+from cells.backfill import OutboxHeads
 from cells.durable import no_crash
 from cells.graph import Graph
 from cells.intervals import AuthorIntervals
@@ -56,6 +57,7 @@ class ReplayWorker(Worker):
         dropped: Set[tuple[int, int]] = frozenset(),
         distrust: Callable[[], None] = lambda: None,
         crash: Callable[[str], None] = no_crash,
+        heads: OutboxHeads | None = None,
     ) -> None:
         super().__init__(
             store,
@@ -65,6 +67,7 @@ class ReplayWorker(Worker):
             cache=cache,
             forget_relations=forget_relations,
             crash=crash,
+            heads=heads,
         )
         invariant(len(positions) == self._partitions, "a replay names all partitions")
         self.next_offsets = list(positions)

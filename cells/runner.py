@@ -59,7 +59,7 @@ class Runner(Progress):
                     busy_at = time.monotonic()
                     continue
                 if time.monotonic() - busy_at > limits.WORKER_REST_S:
-                    self._store.rest()
+                    self._rest()
                     busy_at = time.monotonic()  # and again after as long
                 self._stop.wait(limits.WORKER_POLL_MS / 1_000)
             self._keep_place(final=True)
@@ -69,6 +69,12 @@ class Runner(Progress):
             log_.error("cell %s stopped: %s", self.cell, error, exc_info=not known)
         finally:
             self._cancel_between()
+
+    def _rest(self) -> None:
+        try:
+            self._store.rest()
+        except Unavailable as error:  # pages are slower, nothing else
+            log_.warning("cell %s could not rest: %s", self.cell, error.message)
 
     def _pass(self) -> bool:
         """One look at the log; whether there was anything to do."""

@@ -145,8 +145,12 @@ def create(
             raise Conflict(f"there is a snapshot {name} already: choose another name")
         for left in folder.glob(".making-*"):
             shutil.rmtree(left)
-        manifest = capture(source, making, now_ms, scheduled, tell, crash)
-        snapshot_files.write_manifest(making, manifest)
+        try:
+            manifest = capture(source, making, now_ms, scheduled, tell, crash)
+            snapshot_files.write_manifest(making, manifest)
+        except Exception:
+            shutil.rmtree(making, ignore_errors=True)  # its links would keep old files on the disk
+            raise
         crash("written")
         making.rename(place)
         sync_folder(folder)

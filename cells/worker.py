@@ -115,9 +115,11 @@ class Worker:
         cache: PostCache | None = None,
         forget_relations: Callable[[int], None] = lambda owner: None,
         crash: Callable[[str], None] = no_crash,
+        heads: OutboxHeads | None = None,
     ) -> None:
+        """`heads`: of the worker that writes the same outboxes, where there is one."""
         self._store = store
-        self._heads = OutboxHeads(store)
+        self.heads = self._heads = heads or OutboxHeads(store)
         self._graph = graph
         self._home = home
         self.intervals = intervals
@@ -126,6 +128,9 @@ class Worker:
         self.crash = crash
         self.next_offsets, self.times_ms = store.positions()
         self._planned = list(self.next_offsets)
+        # (reader, author) -> offset -> (follows, floor): toggles of this batch that the graph
+        # holds already and the store does not, as it is planned again
+        self._again: dict[tuple[int, int], dict[int, tuple[bool, int]]] = {}
         self._partitions = len(self._planned)
         self.counts = WorkerCounts()
 
@@ -151,6 +156,7 @@ class Worker:
     def _plan(self, records: Sequence[Record]) -> Batch:
         started = time.perf_counter()
         batch = Batch(self._store, self._heads)
+        self._again = {}
         if self._store.remote:
             self._heads.expect(self._followed(records))
         for index, record in enumerate(records):
@@ -341,9 +347,15 @@ class Worker:
                 return self._graph.follow(partition, author, reader, offset)
             self._graph.unfollow(partition, author, reader, offset)
             return False
-        stored = self._store.toggles_between(reader, author) if follows else []
-        before = fold_toggles(((t.offset, t.follows, t.floor) for t in stored), below=offset)
-        return follows and before is None
+        mine = self._again.setdefault((reader, author), {})
+        opens = False
+        if follows:
+            stored = self._store.toggles_between(reader, author)
+            facts = {t.offset: (t.follows, t.floor) for t in stored} | mine
+            before = ((at, *facts[at]) for at in sorted(facts))
+            opens = fold_toggles(before, below=offset) is None
+        mine[offset] = (follows, FLOOR_NONE)
+        return opens
 
     def _take_relation(self, batch: Batch, record: Record, relation: Relation) -> None:
         """A block or mute is kept by the reader; a block also by the one who is blocked."""

@@ -343,6 +343,33 @@ def test_a_store_that_cannot_be_read_in_mid_plan_is_asked_again(
     assert len(ids(cell, 1)) == 3
 
 
+def test_a_refollow_that_is_planned_again_keeps_its_backfill(
+    world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Followed before, and unfollowed and followed again in the batch that is planned twice: the
+    graph holds both, the store neither, and its old follow must not count as the current one."""
+    give(world, cell, post(9, 1), Relation(FOLLOW, 1, 9), post(8, 2))
+    events = [Relation(UNFOLLOW, 1, 9), post(9, 3), Relation(FOLLOW, 1, 9), Relation(FOLLOW, 1, 8)]
+    world.append(Timed(now(9 + at), event) for at, event in enumerate(events))
+    records = read_all(world.log, cell.worker.next_offsets, 10)
+    records.sort(key=lambda record: record.time_ms)
+    outbox = cell.store.outbox
+
+    def away(author: int, before: bytes, limit: int) -> list[OutboxEntry]:
+        if author == 8:
+            raise Unavailable("the network is away")
+        return outbox(author, before, limit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cell.store, "outbox", away)
+        with pytest.raises(Unavailable):
+            cell.worker.apply(records)
+    cell.worker.apply(records)
+    toggles = cell.store.toggles_between(1, 9)
+    assert toggles[-1].follows and toggles[-1].floor == post(9, 1).id
+    assert ids(cell, 1) == [post(9, 3).id, post(8, 2).id, post(9, 1).id]
+
+
 def test_a_batch_ends_when_its_keys_pass_the_aim(
     world: World, cell: Cell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
