@@ -155,7 +155,7 @@ class Importer:
 
         address = _with_cursor(url, self._known.cursor(url))
         with connect(
-            address, open_timeout=JETSTREAM_CONNECT_S, max_size=JETSTREAM_LINE_BYTES_MAX
+            address, open_timeout=JETSTREAM_CONNECT_S, max_size=4 * JETSTREAM_LINE_BYTES_MAX
         ) as socket:
             while not self._done:
                 batch: list[bytes] = []

@@ -200,14 +200,15 @@ class Coordinator:
 
     async def keep_all(self) -> None:
         """Commit every checkpoint; a failure is logged, and tried again at the next turn."""
-        try:
-            for state in list(self._states.values()):
+        trouble = ""
+        for state in list(self._states.values()):
+            try:
                 await self._keep(state)
-            self._trouble = ""
-        except FirecellError as error:
-            if error.message != self._trouble:
-                _log.warning("checkpoints were not kept: %s", error.message)
-            self._trouble = error.message
+            except FirecellError as error:  # the others' are kept all the same
+                trouble = error.message
+        if trouble and trouble != self._trouble:
+            _log.warning("checkpoints were not kept: %s", trouble)
+        self._trouble = trouble
 
     async def close(self) -> None:
         """Keep what there is to keep."""
@@ -244,7 +245,7 @@ class Coordinator:
                 )
             if state is not None:
                 await self._keep(state)
-                del self._states[group]
+                self._states.pop(group, None)  # the ticker may have been first
             return await asyncio.to_thread(act)
 
     def counts(self) -> tuple[int, int]:

@@ -59,14 +59,27 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Count the bytes of an open head: a header without an end never reaches a callback. A
         head that is not whole yet has its clock."""
-        if self._head_open:
-            self._head_bytes += len(data)
+        self._head_bytes += len(data)  # of heads, trailers, chunks' extensions: a body resets it
         self._may_be_quick = self._quick is not None
         super().data_received(data)
-        if self._in_head:
-            self._start_timer()
-        if self._head_open and self._head_bytes > HTTP_HEADER_BYTES_MAX:
-            self._refuse()
+        idle = self.cycle is None or self.cycle.response_complete
+        if self._in_head or (idle and self.timeout_keep_alive_task is None):
+            self._start_timer()  # uvicorn's own ended with the first byte of whatever came
+        if self._head_bytes > HTTP_HEADER_BYTES_MAX:
+            if self._head_open:
+                self._refuse()
+            else:
+                self.transport.abort()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; trailers come here too, and are nobody's."""
+        if self._head_open:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """What a body may bring is bounded by whoever reads it."""
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_begin(self) -> None:
         """A head begins."""
@@ -83,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if size > HTTP_HEADER_BYTES_MAX:
             self._refuse()
             raise TooLarge("headers too large")  # stops the parser; uvicorn closes
-        self._head_open = False
+        self._head_open, self._head_bytes = False, 0
         self._answered = self._may_be_quick and self._answer_quickly()
         if not self._answered:
             super().on_headers_complete()

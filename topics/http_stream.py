@@ -205,7 +205,9 @@ class Streams:
         place needs neither."""
         last = header(call.headers, b"last-event-id")
         partitions = self._firehose.partitions
-        if last and group is None:
+        if last and group is not None:
+            return None  # it comes back: the group goes on at its checkpoint, `since` is spent
+        if last:
             return parse_since(last.decode("latin-1"), now_ms, partitions, "Last-Event-ID")
         since = call.query.get("since")
         if since is None:

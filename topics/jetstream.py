@@ -117,6 +117,10 @@ class Translator:
             self._tally.bad_lines += 1
             self._tally.note(f"no Jetstream event: {error}: {line[:80].decode(errors='replace')}")
             return None
+        if not 0 <= message.time_us <= (self._now_ms + ID_AHEAD_MS_MAX) * 1_000:
+            self._tally.bad_lines += 1
+            self._tally.note(f"time_us {message.time_us} is no time of until now")
+            return None
         self.time_us = max(self.time_us, message.time_us)
         try:
             event = self._translate(message)

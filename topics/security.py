@@ -22,7 +22,10 @@ from topics.http_problem import too_many
 
 _LOCAL_HOSTS = (b"127.0.0.1", b"localhost", b"[::1]")
 _SLOW_HEADERS = frozenset(
-    (b"origin", b"x-request-id", b"content-length", b"transfer-encoding", b"expect")
+    (
+        b"origin", b"sec-fetch-site", b"x-request-id", b"content-length", b"transfer-encoding",
+        b"expect",
+    )
 )
 
 
@@ -78,6 +81,9 @@ class Guard:
         own = (b"http://" + hosts[0].lower(), b"https://" + hosts[0].lower())
         for name, value in headers:
             if name == b"origin" and value.lower() not in own:
+                raise Forbidden("a page of another origin asked: there is no CORS here")
+            # An <img> or a no-cors fetch sends no Origin, and a GET may join a group.
+            if name == b"sec-fetch-site" and value.lower() not in (b"same-origin", b"none"):
                 raise Forbidden("a page of another origin asked: there is no CORS here")
 
     def _is_local(self, host: bytes) -> bool:

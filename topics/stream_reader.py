@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from engine.errors import FirecellError, RetentionPassed
+from engine.errors import FirecellError, RetentionPassed, Unavailable
 from engine.limits import (
     STREAM_CACHE_BYTES,
     STREAM_LOOK_REST,
@@ -137,6 +137,10 @@ class PageReader:
                 at = floor if isinstance(floor, int) else place.offset
                 made.append(Passed(place.partition, place.offset, at))
                 continue
+            except Unavailable:
+                if made:  # what was read of other partitions goes on
+                    break
+                raise
             if not records:
                 continue
             lines, indexes = lines_of(records, wanted)

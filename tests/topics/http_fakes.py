@@ -298,6 +298,39 @@ async def ask_within(app: Any, method: str, path: str, **options: Any) -> httpx.
         return await client.request(method, path, **options)
 
 
+def status_of(app: Any, method: str, path: str, headers: dict[str, str]) -> int:
+    """The status of an answer that may be endless: who asked goes away when it is there."""
+    statuses: list[int] = []
+
+    async def ask_and_leave() -> None:
+        asked, started = False, asyncio.Event()
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            if not asked:
+                asked = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            await started.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+                started.set()
+
+        named = {"host": "127.0.0.1:8080", **headers}
+        pairs = [(name.encode(), value.encode()) for name, value in named.items()]
+        scope = {
+            "type": "http", "method": method, "path": path, "raw_path": path.encode(),
+            "query_string": b"", "headers": pairs, "http_version": "1.1", "scheme": "http",
+            "server": ("127.0.0.1", 8080), "client": ("127.0.0.1", 1), "extensions": {},
+        }  # fmt: skip
+        await asyncio.wait_for(app(scope, receive, send), 10)
+
+    asyncio.run(ask_and_leave())
+    return statuses[0]
+
+
 def problem(response: httpx.Response, status: int) -> dict[str, Any]:
     """The problem document of an answer, checked for its shape."""
     assert response.status_code == status, (response.status_code, response.text)
