@@ -314,7 +314,7 @@ def test_an_import_of_follows_asks_for_many_authors_at_once(
     assert cell.worker.counts.backfilled == 2 * len(posts)
     check = [walk(cell, reader) for reader in (5_001, 5_002)]  # type: ignore[arg-type]
     assert [len(pages[0]) for pages in check] == [len(posts)] * 2
-    cell.store.close()
+    cell.close()
     markers.close()
     world.close()
 
