@@ -5,27 +5,22 @@ Key and value: engine/materialize.py. One process has it open; any number of its
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import lmdb
 
-from cells.markers import translate
+from cells.synced import SyncedDatabase, translate
 from engine import materialize
-from engine.errors import Unavailable
 from engine.limits import DECISIONS_MAP_BYTES
 from engine.ports import AuthorInterval
 
 
-class EmbeddedDecisions:
+class EmbeddedDecisions(SyncedDatabase):
     """`engine.ports.Decisions` on LMDB. Use `EmbeddedDecisions.open`."""
 
-    def __init__(self, environment: lmdb.Environment) -> None:
-        """Over an open environment; `open` makes one."""
-        self._environment: lmdb.Environment | None = environment
-        self._lock = threading.Lock()
+    what = "decisions"
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -51,7 +46,7 @@ class EmbeddedDecisions:
     def record(self, intervals: Sequence[AuthorInterval]) -> None:
         """Keep intervals, durable on return; see the port. Raises DiskFull, Unavailable."""
         try:
-            with self._lock, self._opened().begin(write=True) as transaction:
+            with self._commit_lock, self._opened().begin(write=True) as transaction:
                 for interval in intervals:
                     key = materialize.pack_key(interval)
                     value = transaction.get(key)
@@ -60,24 +55,3 @@ class EmbeddedDecisions:
                     transaction.put(key, materialize.pack_value(interval))
         except lmdb.Error as error:
             raise translate(error, "write the decisions") from error
-
-    def copy_to(self, folder: str) -> None:
-        """All of it as it is at one moment, in the new `folder`, beside writers. Raises DiskFull,
-        Unavailable."""
-        try:
-            Path(folder).mkdir(parents=True)
-            self._opened().copy(folder, compact=True)
-        except (lmdb.Error, OSError) as error:
-            raise translate(error, f"copy the decisions to {folder}") from error
-
-    def _opened(self) -> lmdb.Environment:
-        if self._environment is None:
-            raise Unavailable("the decisions are closed")
-        return self._environment
-
-    def close(self) -> None:
-        """Give the environment back. Idempotent."""
-        with self._lock:
-            environment, self._environment = self._environment, None
-            if environment is not None:
-                environment.close()

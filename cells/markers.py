@@ -9,7 +9,6 @@ leaves its wish in the waiting batch, and the first to get the commit lock write
 
 from __future__ import annotations
 
-import errno
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,8 @@ from typing import Self
 
 import lmdb
 
-from engine.errors import Corruption, DiskFull, FirecellError, Precondition, Unavailable
+from cells.synced import SyncedDatabase, translate
+from engine.errors import Corruption, FirecellError
 from engine.limits import MARKERS_MAP_BYTES, MARKERS_READERS_MAX
 
 VERSION = 1
@@ -36,15 +36,16 @@ class _Batch:
         self.done = False
 
 
-class EmbeddedMarkers:
+class EmbeddedMarkers(SyncedDatabase):
     """`engine.ports.Markers` on LMDB. Use `EmbeddedMarkers.open`."""
+
+    what = "markers"
 
     def __init__(self, environment: lmdb.Environment) -> None:
         """Over an open environment; `open` makes one."""
-        self._environment: lmdb.Environment | None = environment
+        super().__init__(environment)
         self._waiting = _Batch()
         self._waiting_lock = threading.Lock()
-        self._commit_lock = threading.Lock()
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -123,27 +124,6 @@ class EmbeddedMarkers:
         if batch.fault is not None:
             raise batch.fault
 
-    def copy_to(self, folder: str) -> None:
-        """All of it as it is at one moment, in the new `folder`, beside writers. Raises DiskFull,
-        Unavailable."""
-        try:
-            Path(folder).mkdir(parents=True)
-            self._opened().copy(folder, compact=True)
-        except (lmdb.Error, OSError) as error:
-            raise translate(error, f"copy the markers to {folder}") from error
-
-    def _opened(self) -> lmdb.Environment:
-        if self._environment is None:
-            raise Unavailable("the markers are closed")
-        return self._environment
-
-    def close(self) -> None:
-        """Give the environment back, after a running commit. Idempotent."""
-        with self._commit_lock:
-            environment, self._environment = self._environment, None
-            if environment is not None:
-                environment.close()
-
 
 def _unpack(value: bytes) -> int:
     if len(value) != _VALUE.size or value[0] != VERSION:
@@ -153,17 +133,3 @@ def _unpack(value: bytes) -> int:
         )
     post: int = _VALUE.unpack(value)[1]
     return post
-
-
-def translate(error: Exception, what: str) -> FirecellError:
-    """Our error for one of LMDB's or the operating system's."""
-    text = str(error)
-    number = error.errno if isinstance(error, OSError) else None
-    full = number in (errno.ENOSPC, errno.EDQUOT) or "No space left" in text
-    if full or isinstance(error, lmdb.MapFullError | lmdb.DiskError):
-        return DiskFull(f"the disk is full: could not {what}. Free some space and try again")
-    if isinstance(error, lmdb.CorruptedError | lmdb.InvalidError | lmdb.PageNotFoundError):
-        return Corruption(f"could not {what}: the files are damaged ({text}); restore the folder")
-    if isinstance(error, lmdb.VersionMismatchError):
-        return Precondition(f"could not {what}: another version of LMDB wrote it ({text})")
-    return Unavailable(f"could not {what}: {text}; try again")

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 from crc32c import crc32c
 
-from cells.markers import translate
+from cells.synced import translate
 from engine.errors import Corruption, NotFound
 from engine.limits import MANIFEST_BYTES_MAX, SNAPSHOT_READ_BYTES
 from topics.locks import sync_folder, write_durably
