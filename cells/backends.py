@@ -6,17 +6,21 @@ The real ones are imported only when a configuration names them, so nothing here
 from __future__ import annotations
 
 import importlib
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from types import ModuleType
 
+from cells import rows
 from cells.cache import MemoryCache
 from cells.decisions import EmbeddedDecisions
 from cells.markers import EmbeddedMarkers
 from cells.settings import CellSettings
+from cells.snapshot_restore import FolderTarget, Target
 from cells.store_embedded import EmbeddedStore
 from engine.errors import Misconfigured
 from engine.homing import HomeRange
-from engine.ports import Decisions, Markers, PostCache, Store
+from engine.materialize import PushPolicy
+from engine.ports import AuthorInterval, Decisions, Log, Markers, PostCache, Store
 from topics.urls import EmbeddedPlace, RedisPlace
 
 
@@ -45,7 +49,7 @@ def open_store(
             home=home,
         )
     module = _part("cells.store_hbase", "hbase")
-    command = ["java", f"@{helper}", place.zookeeper] if helper.exists() else None
+    command = _helper_command(place.zookeeper, helper) if helper.exists() else None
     store: Store = module.HBaseStore.open(
         place.url,
         identity=identity,
@@ -82,6 +86,45 @@ def open_cache(settings: CellSettings) -> PostCache:
         cache: PostCache = part.RedisCache(url, settings.name, writer=True)
         return cache
     return MemoryCache()
+
+
+def restore_target(
+    settings: CellSettings, *, identity: str, partitions: int, home: HomeRange, helper: Path
+) -> AbstractContextManager[Target]:
+    """Where restores and rebuilds put a cell's state, as long as it is needed. Misconfigured,
+    Unavailable."""
+    place = settings.place
+    if isinstance(place, EmbeddedPlace):
+        return nullcontext(FolderTarget(settings.folder))
+    module = _part("cells.hbase_restore", "hbase")
+    meta = rows.Meta(identity, partitions, settings.name, home.first, home.last)
+    command = _helper_command(place.zookeeper, helper)
+    return closing(module.TableTarget.open(settings.folder, place.url, command, meta))
+
+
+def copy_of(
+    settings: CellSettings, checkpoint: Path, home: HomeRange, log: Log, helper: Path
+) -> AbstractContextManager[tuple[Store, list[AuthorInterval]]]:
+    """A copy of a running cell in HBase, by a checkpoint of it; what is recorded of its authors."""
+    module = _part("cells.hbase_copy", "hbase")
+    place = settings.place
+    if isinstance(place, EmbeddedPlace):
+        raise Misconfigured(f"cell {settings.name} has an embedded store: its checkpoint is a copy")
+    policy = PushPolicy(settings.push_followers_max)
+    command = _helper_command(place.zookeeper, helper)
+    copy: AbstractContextManager[tuple[Store, list[AuthorInterval]]] = module.copied(
+        checkpoint, place, settings.name, home, log, policy, command
+    )
+    return copy
+
+
+def _helper_command(zookeeper: str, helper: Path) -> list[str]:
+    if not helper.exists():
+        raise Misconfigured(
+            f"hbase.helper names {helper}, which is not there: `firecell stack up` writes it (for"
+            " other clusters: docs/deploy.md)"
+        )
+    return ["java", f"@{helper}", zookeeper]
 
 
 def _part(module: str, extra: str) -> ModuleType:

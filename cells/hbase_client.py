@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from cells.hbase_frames import COLUMN
+from cells.hbase_frames import COLUMN, FAMILY
 from cells.hbase_schema import Column, Columns
 from cells.hbase_socket import RemoteFault, ThriftSocket, WireFault
 from cells.hbase_wire import ThriftConnection, ThriftLibrary
@@ -131,6 +131,13 @@ class HBaseClient:
         cell = [self._library.types.Mutation(column=COLUMN + qualifier, value=value)]
         name = self.table(table)
         self.ask(what, lambda wire: wire.call("mutateRowTs", name, key, cell, timestamp, {}))
+
+    def delete(self, what: str, table: str, keys: Sequence[bytes]) -> None:
+        """Rows go. What was put in the same millisecond goes with them."""
+        types, name = self._library.types, self.table(table)
+        gone = [types.Mutation(isDelete=True, column=FAMILY)]
+        rows = [types.BatchMutation(row=key, mutations=gone) for key in keys]
+        self.ask(what, lambda wire: wire.call("mutateRows", name, rows, {}))
 
     def regions(self, table: str) -> list[bytes]:
         """Where the regions of a table begin, ascending."""

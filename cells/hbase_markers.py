@@ -7,12 +7,18 @@ thread over a connection of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Self
 
 from cells.hbase_client import Address, HBaseClient
+from cells.hbase_frames import put_at
 from cells.hbase_schema import marker_cell, read_marker
+from cells.markers import EmbeddedMarkers, add_all
 from engine.errors import Misconfigured, invariant
 from engine.keys import user_prefix
+from engine.limits import HBASE_SCAN_ROWS
 
 
 class HBaseMarkers:
@@ -48,6 +54,38 @@ class HBaseMarkers:
         in_force = self.get(reader)
         invariant(in_force is not None and in_force >= post, "a written marker is there")
         return post if in_force is None else in_force
+
+    def all(self) -> Iterator[tuple[int, int]]:
+        """(reader, marker) of everybody, each as it is when the walk comes to it."""
+        start = b""
+        while True:
+            pairs = self._client.scan("marker", start, None, HBASE_SCAN_ROWS)
+            for key, columns in pairs:
+                marker = read_marker(columns)
+                if marker is not None:
+                    yield int.from_bytes(key), marker
+            if len(pairs) < HBASE_SCAN_ROWS:
+                return
+            start = pairs[-1][0] + b"\x00"
+
+    def advance_many(self, markers: Sequence[tuple[int, int]]) -> None:
+        """`advance` for many (reader, post), in few round trips; durable on return."""
+        table = self._client.table("marker")
+        calls = []
+        for reader, post in markers:
+            qualifier, value, timestamp = marker_cell(post)
+            calls.append(partial(put_at, table, user_prefix(reader), qualifier, value, timestamp))
+        for start in range(0, len(calls), HBASE_SCAN_ROWS):  # what sockets hold of the answers
+            some = calls[start : start + HBASE_SCAN_ROWS]
+            self._client.write("write markers", some, together=True)
+
+    def copy_to(self, folder: str) -> None:
+        """All of it in the new `folder`, as an embedded cell would have it."""
+        copy = EmbeddedMarkers.open(Path(folder))
+        try:
+            add_all(self.all(), copy.advance_many)
+        finally:
+            copy.close()
 
     def close(self) -> None:
         """Close all connections. Idempotent."""

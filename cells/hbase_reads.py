@@ -146,17 +146,18 @@ class HBaseReads:
         prefix = pair_prefix(reader, author)
         return [_toggle(pair) for pair in self._walk("following", prefix, after_prefix(prefix))]
 
-    def toggles_towards(self, reader: int, authors: Sequence[int]) -> list[list[Toggle]]:
-        """`toggles_between` of many authors, in their order; two round trips for all."""
-        prefixes = [pair_prefix(reader, author) for author in authors]
+    def toggles_of_pairs(self, pairs: Sequence[tuple[int, int]]) -> list[list[Toggle]]:
+        """`toggles_between` of many (reader, author), in their order; two round trips for some
+        tens of them."""
+        prefixes = [pair_prefix(*pair) for pair in pairs]
         ranges = [(prefix, after_prefix(prefix)) for prefix in prefixes]
         most = limits.HBASE_SCAN_ROWS
         found = self._client.scans("following", ranges, most)
         return [
-            [_toggle(pair) for pair in pairs]
-            if len(pairs) < most
-            else self.toggles_between(reader, author)
-            for author, pairs in zip(authors, found, strict=True)
+            [_toggle(row) for row in rows_of]
+            if len(rows_of) < most
+            else self.toggles_between(*pair)
+            for pair, rows_of in zip(pairs, found, strict=True)
         ]
 
     def toggles_of(self, reader: int, author_from: int, limit: int) -> list[Toggle]:

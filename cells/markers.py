@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +20,7 @@ import lmdb
 
 from cells.synced import SyncedDatabase, translate
 from engine.errors import Corruption, FirecellError
-from engine.limits import MARKERS_MAP_BYTES, MARKERS_READERS_MAX
+from engine.limits import MARKERS_MAP_BYTES, MARKERS_READERS_MAX, RESTORE_MARKERS
 
 VERSION = 1
 _KEY = struct.Struct(">Q")
@@ -123,6 +124,16 @@ class EmbeddedMarkers(SyncedDatabase):
             self._commit(batch)
         if batch.fault is not None:
             raise batch.fault
+
+
+def add_all(
+    markers: Iterable[tuple[int, int]],
+    advance_many: Callable[[Sequence[tuple[int, int]]], None],
+) -> None:
+    """Give all of (reader, post) to `advance_many`, RESTORE_MARKERS at once."""
+    left = iter(markers)
+    while some := list(islice(left, RESTORE_MARKERS)):
+        advance_many(some)
 
 
 def _unpack(value: bytes) -> int:

@@ -221,7 +221,7 @@ class Reader:
         pairs = zip(starts, shown, strict=True)
         older = [index for index, (start, entry) in enumerate(pairs) if start > entry[0] >= 0]
         wanted = list({authors[index]: None for index in older})
-        every = self._store.toggles_towards(reader, wanted) if wanted else []
+        every = self._store.toggles_of_pairs([(reader, author) for author in wanted])
         toggles = dict(zip(wanted, every, strict=True))
         for index in older:
             facts = ((t.offset, t.follows, t.floor) for t in toggles[authors[index]])

@@ -9,26 +9,23 @@ a cell that goes on by itself when it is started.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cells import snapshot_restore
 from cells.rebuild_state import Rebuilding
 from cells.snapshot import Found, Whose, found_in
-from cells.snapshot_files import DECISIONS, GRAPH, STORE, Tell
-from cells.snapshot_restore import NOTE, REPLACED, remove
+from cells.snapshot_files import Tell
+from cells.snapshot_restore import Crash, Target, no_crash
 from engine.errors import Corruption, Precondition
 from engine.ports import Log
-from topics.locks import sync_folder, write_durably
-
-_EMPTIED = (STORE, DECISIONS, GRAPH, "replays")
 
 
 class Plan(NamedTuple):
     """What a rebuild will do. `restore` None: from nothing. `loss`: what is lost if so."""
 
-    folder: Path
+    target: Target
     cell: str
     restore: snapshot_restore.Plan | None
     passed_over: list[str]
@@ -41,7 +38,7 @@ class Plan(NamedTuple):
         """JSON-ready."""
         return {
             "cell": self.cell,
-            "into": str(self.folder),
+            "into": self.target.place,
             "snapshot": None if self.restore is None else self.restore.document(),
             "passed_over": self.passed_over,
             "replaces": self.replaces,
@@ -51,7 +48,7 @@ class Plan(NamedTuple):
 
 
 def plan(
-    snapshots: Path, whose: Whose, folder: Path, log: Log, skip: Collection[str] = ()
+    snapshots: Path, whose: Whose, target: Target, log: Log, skip: Collection[str] = ()
 ) -> Plan:
     """The newest snapshot of the cell `whose` in the folder `snapshots` that fits, but those named
     in `skip`; those that do not are named in `passed_over`, with the reason."""
@@ -61,7 +58,7 @@ def plan(
         if snapshot.name in skip:
             passed_over.append(f"{snapshot.name}: its files are damaged")
             continue
-        chosen = _fitting(snapshot, whose, folder, log, passed_over)
+        chosen = _fitting(snapshot, whose, target, log, passed_over)
         if chosen is not None:
             break
     ends, floors = log.end_offsets(), log.begin_offsets()
@@ -73,15 +70,15 @@ def plan(
         kind = "no snapshot fits" if chosen is None else "the newest snapshot is too old"
         loss = f"{kind}: {missing:,} events in {len(lost)} partitions are lost to this cell"
     events = sum(end - max(place) for end, *place in zip(ends, at, floors, strict=True))
-    replaces = [part for part in _EMPTIED if (folder / part).exists()]
-    return Plan(folder, whose.cell, chosen, passed_over, replaces, ends, events, loss)
+    replaces = target.replaces()
+    return Plan(target, whose.cell, chosen, passed_over, replaces, ends, events, loss)
 
 
 def _fitting(
-    snapshot: Found, whose: Whose, folder: Path, log: Log, passed_over: list[str]
+    snapshot: Found, whose: Whose, target: Target, log: Log, passed_over: list[str]
 ) -> snapshot_restore.Plan | None:
     try:
-        planned = snapshot_restore.plan(snapshot, whose, folder, log)
+        planned = snapshot_restore.plan(snapshot, whose, target, log)
     except Corruption as error:
         passed_over.append(error.message)
         return None
@@ -98,9 +95,9 @@ def prepare(
     *,
     accept_loss: bool = False,
     tell: Tell = lambda done, total: None,
-    crash: Callable[[str], None] = lambda point: None,
+    crash: Crash = no_crash,
 ) -> None:
-    """Restore, or empty the folder, and note that it is being rebuilt; the caller holds the cell's
+    """Restore, or empty the cell, and note that it is being rebuilt; the caller holds the cell's
     lock. Then the cell is started, with `accept_gap` where something is lost. Precondition when a
     loss was not accepted."""
     if planned.loss and not accept_loss:
@@ -114,27 +111,16 @@ def prepare(
             planned.restore, log, accept_loss=accept_loss, tell=tell, crash=crash
         )
     else:
-        empty(planned.folder, planned.cell, log, crash)
+        _empty(planned.target, planned.cell, log, crash)
     crash("restored")
-    Rebuilding.begin(planned.folder, planned.ends, now_ms)
+    Rebuilding.begin(planned.target.folder, planned.ends, now_ms)
     crash("begun")
 
 
-def empty(folder: Path, cell: str, log: Log, crash: Callable[[str], None]) -> None:
+def _empty(target: Target, cell: str, log: Log, crash: Crash) -> None:
     """Put what is there aside: the cell begins anew. Markers stay (I7)."""
-    if not (folder / NOTE).exists():
-        remove(folder / REPLACED)
-    write_durably(folder / NOTE, b'{"snapshot": null}\n')
+    target.begin("none")
     crash("noted")
-    replaced = folder / REPLACED
-    replaced.mkdir(exist_ok=True)
-    for part in _EMPTIED:
-        here, kept = folder / part, replaced / part
-        if here.exists() and kept.exists():
-            remove(here)
-        elif here.exists():
-            here.rename(kept)
-        crash("moved")
+    target.clear(crash)
     log.commit(f"cell.{cell}", dict.fromkeys(range(log.partitions), 0))
-    (folder / NOTE).unlink()
-    sync_folder(folder)
+    target.done()

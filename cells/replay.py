@@ -305,8 +305,7 @@ class Replays:
             if not running.left:
                 self._complete(running, worker)
                 return
-            alone = self.pace.alone
-            worker.keys_aim = limits.WORKER_KEYS_AIM if alone else limits.REPLAY_KEYS_BESIDE
+            worker.pace(self.pace.alone)
             running.batch = worker.plan(running.left)
         worker.crash("planned")
         batch = running.batch

@@ -9,6 +9,9 @@ What differs from `cells.worker`, and why:
 - what seems to be there is written again (`Facts.again`), and an edge of the graph that differs
   from the fold is mended: that heals rows, outboxes and keys that were damaged
 - bad records that were dropped by hand stay dropped
+- the toggles of all pairs of a batch are asked for at once: a store behind a network would take
+  longer for them than for everything else
+- `bulk`: the store takes its bulk path, where that is another one (HBase: adopted files)
 
 Posts go to those who follow now. Of those, the rule shows a post to whoever followed at its offset
 or was given it by a backfill, which is replayed as well; the others' keys never show (docs/
@@ -25,7 +28,7 @@ from cells.backfill import OutboxHeads
 from cells.durable import no_crash
 from cells.graph import Graph
 from cells.intervals import AuthorIntervals
-from cells.worker import Batch, Worker
+from cells.worker import Batch, Worker, toggle_of
 from engine import limits
 from engine.errors import invariant
 from engine.events import Event
@@ -78,11 +81,12 @@ class ReplayWorker(Worker):
         self._pairs: dict[tuple[int, int], dict[int, tuple[bool, int]]] = {}
         self._positions: dict[int, tuple[int, int]] = {}
         self.keys_aim = limits.WORKER_KEYS_AIM
+        self.bulk = False
         self.mended = 0
 
     def plan(self, records: Sequence[Record]) -> Batch:
         """Steps 1-4. The positions stay here, so that no store takes them for the live ones."""
-        self._pairs = {}
+        self._pairs = self._stored_pairs(records)
         batch = super().plan(records)
         facts = batch.facts
         facts.again = True
@@ -95,9 +99,36 @@ class ReplayWorker(Worker):
             ]
         return batch
 
+    def pace(self, alone: bool) -> None:
+        """How much the next batch takes, and by which path: throughput, or little at a time."""
+        self.bulk = alone
+        self.keys_aim = limits.WORKER_KEYS_AIM if alone else limits.REPLAY_KEYS_BESIDE
+
+    def _stored_pairs(
+        self, records: Sequence[Record]
+    ) -> dict[tuple[int, int], dict[int, tuple[bool, int]]]:
+        """What the store has of the pairs of all toggles: offset -> (follows, floor)."""
+        toggles = (toggle_of(record, self._home, self._partitions) for record in records)
+        pairs = list(
+            {
+                (toggle.reader, toggle.author): None
+                for toggle in toggles
+                if toggle and (self._accounts is None or toggle.account in self._accounts)
+            }
+        )
+        found = self._store.toggles_of_pairs(pairs)
+        return {
+            pair: {t.offset: (t.follows, t.floor) for t in stored}
+            for pair, stored in zip(pairs, found, strict=True)
+        }
+
     def finish(self, batch: Batch) -> None:
         """Steps 5 and 6. After Unavailable call it again with the same batch."""
-        super().finish(batch)
+        was, self._store.bulk = self._store.bulk, self._store.bulk or self.bulk
+        try:
+            super().finish(batch)
+        finally:
+            self._store.bulk = was  # what is live decides for itself
         for partition, (offset, time_ms) in self._positions.items():
             self.next_offsets[partition] = offset
             self.times_ms[partition] = time_ms
@@ -114,11 +145,7 @@ class ReplayWorker(Worker):
 
     def _opens(self, partition: int, author: int, reader: int, offset: int, follows: bool) -> bool:
         """Whether this toggle opens an interval: the fold of all others below it says."""
-        pair = self._pairs.get((reader, author))
-        if pair is None:
-            stored = self._store.toggles_between(reader, author)
-            pair = {t.offset: (t.follows, t.floor) for t in stored}
-            self._pairs[reader, author] = pair
+        pair = self._pairs[reader, author]
         if pair.get(offset, (not follows, 0))[0] != follows:
             pair[offset] = (follows, limits.FLOOR_NONE)
         facts = [(at, *pair[at]) for at in sorted(pair)]

@@ -2,8 +2,10 @@
 
 Taken beside live work: memory goes to files first, then, between two batches, the store's
 checkpoint is made (hard links) and the graph is held; markers and decisions are copied after it,
-so they are never behind it; checksums and the manifest come last. A snapshot that has its name is
-whole: what a crash left begins with a dot and goes with the next one.
+so they are never behind it; checksums and the manifest come last. A remote store's checkpoint takes
+seconds, and other processes write as well: nobody is held for it, and the manifest's positions are
+those from before it. A snapshot that has its name is whole: what a crash left begins with a dot and
+goes with the next one.
 
     SNAPSHOTS/CELL/20261121T120000.123Z/   (cells/snapshot_files.py)
 
@@ -12,6 +14,7 @@ whole: what a crash left begins with a dot and goes with the next one.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Callable
@@ -144,18 +147,19 @@ def create(
         if place.exists():
             raise Conflict(f"there is a snapshot {name} already: choose another name")
         for left in folder.glob(".making-*"):
-            shutil.rmtree(left)
+            discard(source.store, left)
         try:
             manifest = capture(source, making, now_ms, scheduled, tell, crash)
             snapshot_files.write_manifest(making, manifest)
         except Exception:
-            shutil.rmtree(making, ignore_errors=True)  # its links would keep old files on the disk
+            with contextlib.suppress(Exception):  # its links would keep old files on the disk
+                discard(source.store, making)
             raise
         crash("written")
         making.rename(place)
         sync_folder(folder)
         crash("named")
-        prune(folder)
+        prune(source.store, folder)
     return Found(name, place, manifest, "")
 
 
@@ -180,7 +184,12 @@ def capture(
         offsets, times_ms = source.store.positions()
         return offsets, times_ms, source.freeze() if sums else None
 
-    offsets, times_ms, graph = source.between(at_one_moment)
+    if source.store.remote:
+        graph = source.between(source.freeze) if sums else None
+        offsets, times_ms = source.store.positions()
+        source.store.checkpoint(str(making / STORE))
+    else:
+        offsets, times_ms, graph = source.between(at_one_moment)
     crash("checkpoint")
     source.markers.copy_to(str(making / MARKERS))
     source.decisions.copy_to(str(making / DECISIONS))
@@ -205,7 +214,14 @@ def capture(
     )
 
 
-def prune(folder: Path) -> list[str]:
+def discard(store: Store, folder: Path) -> None:
+    """Remove the folder of a snapshot, and what the store holds for it elsewhere."""
+    if (folder / STORE).exists():
+        store.forget_checkpoint(str(folder / STORE))
+    shutil.rmtree(folder)
+
+
+def prune(store: Store, folder: Path) -> list[str]:
     """Let scheduled snapshots go that are not among the SNAPSHOTS_KEPT newest good ones; those
     that a person took stay. Their names."""
     good = [snapshot for snapshot in found_in(folder) if snapshot.manifest is not None]
@@ -214,6 +230,6 @@ def prune(folder: Path) -> list[str]:
         if snapshot.manifest is not None and snapshot.manifest.scheduled:
             hidden = folder / f".making-gone-{snapshot.name}"
             snapshot.folder.rename(hidden)  # so that half of one is never seen
-            shutil.rmtree(hidden)
+            discard(store, hidden)
             gone.append(snapshot.name)
     return gone

@@ -1,14 +1,14 @@
-"""Putting a snapshot in a cell's place: checked first, then built beside, then renamed in.
+"""Putting a snapshot in a cell's place: checked first, then put in by the kind of its store.
 
-1. note     `restoring.json` in the cell's folder: from now on the cell refuses to start
-2. copy     every part into `incoming/`; files that never change are linked
-3. swap     what is there goes to `replaced/`, which is kept for inspection; incoming takes its
+1. note     that it is being restored: from now on the cell refuses to start
+2. put      the state that is there goes aside and is kept for inspection; the snapshot's takes its
             place. Markers only grow (I7): those that are there stay, the snapshot's are added
-4. group    the firehose's record of the cell's group goes back to the snapshot's positions
-5. done     the note goes
+3. group    the firehose's record of the cell's group goes back to the snapshot's positions
+4. done     the note goes
 
 A kill at any moment leaves the cell as it was, or one that refuses to start and says: restore
 again; doing so begins at step 1 and ends the same. The cell must not run (its lock is held here).
+Steps 1, 2 and 4 are a *target*'s: `FolderTarget` here, cells/hbase_restore.py for tables in HBase.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from cells.markers import EmbeddedMarkers
+from cells.markers import EmbeddedMarkers, add_all
 from cells.snapshot import Found, Whose
 from cells.snapshot_files import (
     DECISIONS,
@@ -32,7 +32,6 @@ from cells.snapshot_files import (
 )
 from engine.errors import Corruption, Precondition
 from engine.homing import HomeRange
-from engine.limits import RESTORE_MARKERS
 from engine.ports import Log
 from engine.times import format_ms
 from topics.locks import FileLock, sync_folder, write_durably
@@ -40,9 +39,13 @@ from topics.locks import FileLock, sync_folder, write_durably
 NOTE, INCOMING, REPLACED = "restoring.json", "incoming", "replaced"
 _LOCK = "cell.lock"
 _SWAPPED = (STORE, DECISIONS, GRAPH)
-_WITH_THE_OLD = ("replays", "rebuild.json")  # they speak of the state that goes
+REPLAYS, REBUILD = "replays", "rebuild.json"  # they speak of the state that goes
 
 Crash = Callable[[str], None]
+
+
+def no_crash(point: str) -> None:
+    """What production passes; crash points are for tests."""
 
 
 def own_cell(folder: Path, cell: str, wait_s: float) -> FileLock:
@@ -61,12 +64,38 @@ def check_whole(folder: Path, cell: str) -> None:
         )
 
 
+class Target(Protocol):
+    """Where the state of a cell lies, as restores and rebuilds change it. Each step may be done
+    again after a kill."""
+
+    folder: Path  # of the cell on this machine
+    place: str  # for people
+
+    def replaces(self) -> list[str]:
+        """What is there now and would go aside."""
+
+    def begin(self, snapshot: str) -> None:
+        """Step 1. What an earlier restore put aside goes, unless that was cut short."""
+
+    def check(self, source: Path) -> None:
+        """Corruption when the snapshot in `source` lacks what lies outside of its folder."""
+
+    def put(self, source: Path, crash: Crash) -> None:
+        """Step 2, from a snapshot's folder."""
+
+    def clear(self, crash: Crash) -> None:
+        """Step 2 without a snapshot: the cell begins anew. Markers stay (I7)."""
+
+    def done(self) -> None:
+        """Step 4."""
+
+
 class Plan(NamedTuple):
     """What a restore will do; `problems` forbid it, `loss` does unless it is accepted."""
 
     snapshot: Found
     manifest: Manifest
-    folder: Path
+    target: Target
     replaces: list[str]
     problems: list[str]
     loss: str
@@ -76,7 +105,7 @@ class Plan(NamedTuple):
         return {
             "snapshot": self.snapshot.name,
             "cell": self.manifest.cell,
-            "into": str(self.folder),
+            "into": self.target.place,
             "created_at": format_ms(self.manifest.created_ms),
             "bytes": self.manifest.bytes,
             "replaces": self.replaces,
@@ -86,8 +115,8 @@ class Plan(NamedTuple):
         }
 
 
-def plan(snapshot: Found, whose: Whose, folder: Path, log: Log) -> Plan:
-    """What restoring `snapshot` for the cell `whose` in `folder` means. Corruption when it has no
+def plan(snapshot: Found, whose: Whose, target: Target, log: Log) -> Plan:
+    """What restoring `snapshot` for the cell `whose` in `target` means. Corruption when it has no
     readable manifest."""
     manifest = snapshot.manifest
     if manifest is None:
@@ -116,8 +145,7 @@ def plan(snapshot: Found, whose: Whose, folder: Path, log: Log) -> Plan:
                 f"the firehose begins behind it in {len(below)} partitions: the cell would have a"
                 " gap; `firecell rebuild --accept-loss` makes one knowingly"
             )
-    replaces = [part for part in (*_SWAPPED, MARKERS) if (folder / part).exists()]
-    return Plan(snapshot, manifest, folder, replaces, problems, loss)
+    return Plan(snapshot, manifest, target, target.replaces(), problems, loss)
 
 
 def execute(
@@ -126,54 +154,91 @@ def execute(
     *,
     accept_loss: bool = False,
     tell: Tell = lambda done, total: None,
-    crash: Crash = lambda point: None,
+    crash: Crash = no_crash,
 ) -> None:
-    """Steps 1-5; the caller holds the cell's lock. Precondition with the plan's problems;
+    """Steps 1-4; the caller holds the cell's lock. Precondition with the plan's problems;
     Corruption when a file of the snapshot is damaged: then nothing has changed."""
     problems = list(planned.problems)
     if planned.loss and not accept_loss:
         problems.append(planned.loss)
     if problems:
         raise Precondition(f"snapshot {planned.snapshot.name}: {'; '.join(problems)}")
-    source, folder = planned.snapshot.folder, planned.folder
+    source, target = planned.snapshot.folder, planned.target
     check_files(source, planned.manifest, tell)
+    target.check(source)
     crash("checked")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / NOTE).exists():
-        remove(folder / REPLACED)  # of an earlier restore
-    write_durably(folder / NOTE, f'{{"snapshot": "{planned.snapshot.name}"}}\n'.encode())
+    target.begin(planned.snapshot.name)
     crash("noted")
-    incoming = folder / INCOMING
-    shutil.rmtree(incoming, ignore_errors=True)
-    incoming.mkdir()
-    for part in (STORE, DECISIONS, GRAPH, MARKERS):
-        if (source / part).exists():
-            copy_part(source / part, incoming / part)
-    crash("copied")
-    swap(folder, incoming, crash)
+    target.put(source, crash)
     crash("swapped")
     group = f"cell.{planned.manifest.cell}"
     log.commit(group, dict(enumerate(planned.manifest.positions)))
-    (folder / NOTE).unlink()
-    sync_folder(folder)
-    shutil.rmtree(incoming, ignore_errors=True)
+    target.done()
 
 
-def swap(folder: Path, incoming: Path, crash: Crash) -> None:
-    """Step 3. After a kill in the middle it is done again, with a new `incoming`."""
-    replaced = folder / REPLACED
-    replaced.mkdir(exist_ok=True)
-    for part in (*_SWAPPED, *_WITH_THE_OLD):
-        here, kept = folder / part, replaced / part
+class FolderTarget:
+    """The folder of a cell with embedded parts (`Target`).
+
+    To put a snapshot in: every part is copied into `incoming/`, files that never change are linked;
+    what is there goes to `replaced/`; incoming takes its place.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.place = str(folder)
+
+    def replaces(self) -> list[str]:
+        """Its parts."""
+        return [part for part in _SWAPPED if (self.folder / part).exists()]
+
+    def begin(self, snapshot: str) -> None:
+        """See `Target`."""
+        folder = self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / NOTE).exists():
+            remove(folder / REPLACED)  # of an earlier restore
+        write_durably(folder / NOTE, f'{{"snapshot": "{snapshot}"}}\n'.encode())
+
+    def check(self, source: Path) -> None:
+        """All of it lies in its folder."""
+
+    def put(self, source: Path, crash: Crash) -> None:
+        """See `Target`; done again after a kill, with a new `incoming`."""
+        folder, incoming = self.folder, self.folder / INCOMING
+        shutil.rmtree(incoming, ignore_errors=True)
+        incoming.mkdir()
+        for part in (STORE, DECISIONS, GRAPH, MARKERS):
+            if (source / part).exists():
+                copy_part(source / part, incoming / part)
+        crash("copied")
+        for part in (*_SWAPPED, REPLAYS, REBUILD):
+            self._move_aside(part)
+            crash("moved")
+            if (incoming / part).exists():
+                (incoming / part).rename(folder / part)
+            sync_folder(folder)
+        _add_markers(folder / MARKERS, incoming / MARKERS)
+
+    def clear(self, crash: Crash) -> None:
+        """See `Target`."""
+        for part in (*_SWAPPED, REPLAYS):
+            self._move_aside(part)
+            crash("moved")
+
+    def _move_aside(self, part: str) -> None:
+        replaced = self.folder / REPLACED
+        replaced.mkdir(exist_ok=True)
+        here, kept = self.folder / part, replaced / part
         if here.exists() and kept.exists():
             remove(here)  # put there by the attempt that was cut short
         elif here.exists():
             here.rename(kept)
-        crash("moved")
-        if (incoming / part).exists():
-            (incoming / part).rename(here)
-        sync_folder(folder)
-    _add_markers(folder / MARKERS, incoming / MARKERS)
+
+    def done(self) -> None:
+        """See `Target`."""
+        (self.folder / NOTE).unlink()
+        sync_folder(self.folder)
+        shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
 
 
 def _add_markers(here: Path, snapshot: Path) -> None:
@@ -187,13 +252,7 @@ def _add_markers(here: Path, snapshot: Path) -> None:
             here.rename(here.parent / REPLACED / MARKERS)
         else:
             theirs = EmbeddedMarkers.open(snapshot)
-            batch = []
-            for marker in theirs.all():
-                batch.append(marker)
-                if len(batch) == RESTORE_MARKERS:
-                    mine.advance_many(batch)
-                    batch = []
-            mine.advance_many(batch)
+            add_all(theirs.all(), mine.advance_many)
             theirs.close()
             mine.close()
             return
@@ -206,4 +265,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-

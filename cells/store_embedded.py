@@ -304,6 +304,9 @@ class EmbeddedStore(StoreScans):
             shutil.rmtree(place, ignore_errors=True)
             raise translate(error, f"write a checkpoint to {folder}") from error
 
+    def forget_checkpoint(self, folder: str) -> None:
+        """A checkpoint is its folder."""
+
     def stats(self) -> dict[str, int]:
         """disk_bytes; files_level0 and sorted_runs of the inbox; merges that run now; since open:
         compaction_bytes (written by merging and flushing), stall_ms, runs_adopted,

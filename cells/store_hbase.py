@@ -19,13 +19,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Self
 
-from cells import rows
+from cells import hbase_meta, hbase_snapshots, rows
 from cells.hbase_client import Address, HBaseClient, LaidOut
 from cells.hbase_frames import Row, put_at, put_keys, put_rows
 from cells.hbase_loader import Helper
-from cells.hbase_reads import HBaseReads
 from cells.hbase_rows import (
     calls_of,
     following_rows,
@@ -37,17 +37,16 @@ from cells.hbase_rows import (
     toggle_rows,
 )
 from cells.hbase_runs import Runs
+from cells.hbase_scans import HBaseScans
 from cells.hbase_schema import TABLES, bodies, salted
 from engine import limits
-from engine.errors import Misconfigured, Unavailable, invariant
+from engine.errors import Conflict, Misconfigured, Unavailable, invariant
 from engine.homing import HomeRange
-from engine.keys import Keys, partition_prefix
-from engine.ports import Facts
-
-_META_KEY = b"cell"
+from engine.keys import Keys, partition_prefix, place_key
+from engine.ports import Facts, Gap
 
 
-class HBaseStore(HBaseReads):
+class HBaseStore(HBaseScans):
     """`engine.ports.Store` on HBase. Use `HBaseStore.open`."""
 
     atomic = False
@@ -81,21 +80,24 @@ class HBaseStore(HBaseReads):
 
         `helper` is the command of the Java helper, for `create` (missing tables) and `bulk`. Raises
         Misconfigured (missing tables, the store of another firehose, cell or home range, a server
-        with another protocol), Unavailable.
+        with another protocol), Precondition (a restore was cut short), Unavailable.
         """
         client = HBaseClient(Address.parse(url))
         store = cls(client, partitions, Helper(helper) if helper else None)
         try:
-            store._check_tables(create)
+            there = client.probe()
+            if client.table("meta").decode() in there:
+                hbase_meta.check_whole(client, cell)  # half a restore is no store
+            store._check_tables(there, create)
             store._wait_for_regions()
-            store._check_meta(rows.Meta(identity, partitions, cell, home.first, home.last))
+            meta = rows.Meta(identity, partitions, cell, home.first, home.last)
+            hbase_meta.check_meta(client, meta)
         except BaseException:
             store.close()
             raise
         return store
 
-    def _check_tables(self, create: bool) -> None:
-        there = self._client.probe()
+    def _check_tables(self, there: set[str], create: bool) -> None:
         missing = [name for name in TABLES if self._client.table(name).decode() not in there]
         if not missing:
             return
@@ -124,21 +126,6 @@ class HBaseStore(HBaseReads):
                 except Unavailable:
                     if time.monotonic() > deadline:
                         raise
-
-    def _check_meta(self, wanted: rows.Meta) -> None:
-        found = self._client.rows("meta", [_META_KEY])[0]
-        if not found:
-            mine = [(_META_KEY, [(b"", rows.pack_meta(wanted))])]
-            self._write("begin a store", list(self._puts("meta", mine)))
-            found = self._client.rows("meta", [_META_KEY])[0]  # another process may have begun it
-        kept = rows.unpack_meta(found[b""])
-        for name in rows.Meta.__struct_fields__:
-            mine, theirs = getattr(wanted, name), getattr(kept, name)
-            if mine != theirs:
-                raise Misconfigured(
-                    f"the tables {self._client.address.cell}.* at {self._client.address.place} hold"
-                    f" a cell with {name} {theirs}, not {mine}: {_META_ADVICE[name]}"
-                )
 
     @property
     def keys_aim(self) -> int:
@@ -221,7 +208,40 @@ class HBaseStore(HBaseReads):
         if calls:
             self._bytes_written += self._client.write(what, calls, together)
 
+    def settle_quarantined(self, places: Sequence[tuple[int, int]], gaps: Sequence[Gap]) -> None:
+        """Forget kept bad records by (partition, offset), and keep `gaps`: these first, so that no
+        failure leaves a place that nothing tells of."""
+        self._write("keep gaps", list(self._puts("gap", gap_rows(Facts(gaps=list(gaps))))))
+        if places:
+            keys = [place_key(*place) for place in places]
+            self._client.delete("settle bad records", "quarantine", keys)
+
     # --- the whole store -------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """HBase's snapshots do that themselves, and nobody waits for them."""
+
+    def checkpoint(self, folder: str) -> None:
+        """HBase's own snapshots of the tables, named in the new `folder`; beside any writers
+        (cells/hbase_snapshots.py). Raises Conflict when it exists, Misconfigured without helper."""
+        place = Path(folder)
+        if place.exists():
+            raise Conflict(f"{folder} exists: name a new folder for the checkpoint")
+        helper = self._need_helper("take snapshots")
+        place.mkdir(parents=True)
+        hbase_snapshots.take(helper, self._client.address.cell, place)
+
+    def forget_checkpoint(self, folder: str) -> None:
+        """Let HBase drop the snapshots of a checkpoint."""
+        hbase_snapshots.forget(self._need_helper("drop snapshots"), Path(folder))
+
+    def _need_helper(self, what: str) -> Helper:
+        if self._helper is None:
+            raise Misconfigured(
+                f"HBase's Java helper is needed to {what}: hbase.helper must name its file of"
+                " arguments, which `firecell stack up` writes (for other clusters: docs/deploy.md)"
+            )
+        return self._helper
 
     def rest(self) -> None:
         """HBase merges as it sees fit."""
@@ -255,13 +275,3 @@ class HBaseStore(HBaseReads):
         if self._runs is not None:
             self._runs.close()
 
-
-_META_ADVICE = {
-    "format": "use the software that wrote it, or rebuild the cell under another name",
-    "identity": "these are the tables of a cell of another firehose; configure that firehose, or"
-    " give the cell another name in the URL",
-    "partitions": "the number of partitions can never change; set it back",
-    "cell": "these are another cell's tables; correct the name in the URL",
-    "home_first": "its users' range has changed; set the shares back, or rebuild the cell",
-    "home_last": "its users' range has changed; set the shares back, or rebuild the cell",
-}

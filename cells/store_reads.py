@@ -197,9 +197,9 @@ class StoreReads:
         prefix = pair_prefix(reader, author)
         return [_toggle(key, value) for key, value in self._scan("following", prefix, prefix)]
 
-    def toggles_towards(self, reader: int, authors: Sequence[int]) -> list[list[Toggle]]:
-        """`toggles_between` of many authors, in their order."""
-        return [self.toggles_between(reader, author) for author in authors]
+    def toggles_of_pairs(self, pairs: Sequence[tuple[int, int]]) -> list[list[Toggle]]:
+        """`toggles_between` of many (reader, author), in their order."""
+        return [self.toggles_between(reader, author) for reader, author in pairs]
 
     def toggles_of(self, reader: int, author_from: int, limit: int) -> list[Toggle]:
         """Toggles of a reader by (author, offset), from `author_from` on, at most `limit`."""

@@ -176,7 +176,7 @@ class Scans(Protocol):
 
 class Store(Scans, Protocol):
     """A cell's durable state. The three write steps are called in the order of I1 by one
-    function, `cells.worker.make_durable`; reads may run beside them from another thread.
+    function, `cells.durable.make_durable`; reads may run beside them from another thread.
     Every method may raise Unavailable (dependency) or Corruption."""
 
     atomic: bool  # write_all is there: all of a batch in one synced, atomic write
@@ -228,8 +228,9 @@ class Store(Scans, Protocol):
     def toggles_between(self, reader: int, author: int) -> list[Toggle]:
         """All toggles of one reader towards one author, by offset."""
 
-    def toggles_towards(self, reader: int, authors: Sequence[int]) -> list[list[Toggle]]:
-        """`toggles_between` of many authors, in their order: a page needs up to twenty."""
+    def toggles_of_pairs(self, pairs: Sequence[tuple[int, int]]) -> list[list[Toggle]]:
+        """`toggles_between` of many (reader, author), in their order: a page needs up to twenty, a
+        replay thousands."""
 
     def toggles_of(self, reader: int, author_from: int, limit: int) -> list[Toggle]:
         """Toggles of a reader by (author, offset), from `author_from` on, at most `limit`."""
@@ -248,15 +249,21 @@ class Store(Scans, Protocol):
         """Kept bad records and their causes, by place."""
 
     def settle_quarantined(self, places: Sequence[tuple[int, int]], gaps: Sequence[Gap]) -> None:
-        """Forget kept bad records by (partition, offset), and keep `gaps`; one synced write."""
+        """Forget kept bad records by (partition, offset), and keep `gaps`, durable on return; where
+        that is not one write, the gaps are kept first."""
 
     def flush(self) -> None:
         """What is durable in memory and log only goes to files; from any thread. So a checkpoint
         right after it is short."""
 
     def checkpoint(self, folder: str) -> None:
-        """The whole durable state at one moment in the new `folder`: what restoring needs. Raises
-        Conflict when it exists."""
+        """The whole durable state in the new `folder`: what restoring needs. Called between two
+        batches it is that of one moment. A remote store is not held for it: there, what it has
+        beyond its own positions may be a part of a batch. Raises Conflict when the folder exists.
+        """
+
+    def forget_checkpoint(self, folder: str) -> None:
+        """What a checkpoint holds outside of its folder may go: the folder goes next."""
 
     def rest(self) -> None:
         """Called while there is nothing to write: a store may use the time for its readers."""

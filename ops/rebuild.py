@@ -11,7 +11,7 @@ from engine.errors import Corruption, Precondition
 from engine.limits import VERIFY_PROGRESS_S
 from ops.cell_jobs import CellName, Execute, cell_named
 from ops.options import Config, Json, emit, say, settings_of
-from ops.snapshot import refuse_running, teller, whose
+from ops.snapshot import refuse_running, target_of, teller, whose
 
 if TYPE_CHECKING:
     from cells.cell import Cell
@@ -55,15 +55,15 @@ def rebuild(
     settings = settings_of(config)
     name = cell_named(settings, cell)
     own = settings.cells[name]
-    refuse_running(settings, name)
     log = open_log(settings.firehose)
     skipped: list[str] = []
     try:
-        with own_cell(own.folder, name, 0):
+        refuse_running(settings, name, log)
+        mine = whose(settings, name, log)
+        with own_cell(own.folder, name, 0), target_of(settings, mine) as target:
             folder = settings.snapshots.folder / name
-            mine = whose(settings, name, log)
             while True:
-                plan = rebuilding.plan(folder, mine, own.folder, log, skipped)
+                plan = rebuilding.plan(folder, mine, target, log, skipped)
                 document = plan.document()
                 if not execute:
                     break

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.errors import Precondition
+from engine.limits import FAUST_SESSION_S
 from ops.cell_jobs import CellName, CellUrl, Execute, cell_named, follow, reach, show_plan
 from ops.options import Config, Json, emit, say, settings_of
 
 if TYPE_CHECKING:
     from cells.settings import Settings
     from cells.snapshot import Whose
+    from cells.snapshot_restore import Target
     from engine.ports import Log
 
 
@@ -112,11 +115,15 @@ def restore(
     settings = settings_of(config)
     own = settings.cells[cell_named(settings, cell)]
     found = named(settings.snapshots.folder / own.name, name)
-    refuse_running(settings, own.name)
     log = open_log(settings.firehose)
     try:
-        with snapshot_restore.own_cell(own.folder, own.name, 0):
-            plan = snapshot_restore.plan(found, whose(settings, own.name, log), own.folder, log)
+        refuse_running(settings, own.name, log)
+        mine = whose(settings, own.name, log)
+        with (
+            snapshot_restore.own_cell(own.folder, own.name, 0),
+            target_of(settings, mine) as target,
+        ):
+            plan = snapshot_restore.plan(found, mine, target, log)
             document = plan.document()
             if plan.problems or plan.loss:
                 problems = "; ".join([*plan.problems, *([plan.loss] if plan.loss else [])])
@@ -133,14 +140,21 @@ def restore(
         show_plan(document, _NOTHING)
 
 
-def refuse_running(settings: Settings, cell: str) -> None:
-    """Precondition when the cell runs on this machine."""
+def refuse_running(settings: Settings, cell: str, log: Log) -> None:
+    """Precondition when the cell runs on this machine, or, on Kafka, anywhere."""
+    from topics.log_kafka import KafkaLog
     from topics.runfiles import find
 
     running = find(settings.data.folder, "cell", cell)
     if running is not None:
         raise Precondition(
             f"cell {cell} runs as process {running.pid}: stop it, and its supervisor, first"
+        )
+    workers = log.members(f"cell.{cell}") if isinstance(log, KafkaLog) else 0
+    if workers:
+        raise Precondition(
+            f"cell {cell} has {workers} workers in its group in Kafka: stop them first (one that"
+            f" was killed leaves it within {FAUST_SESSION_S} s)"
         )
 
 
@@ -151,14 +165,23 @@ def whose(settings: Settings, cell: str, log: Log) -> Whose:
     from topics.urls import EmbeddedPlace
 
     own = settings.cells[cell]
-    if not isinstance(own.place, EmbeddedPlace):
-        raise Precondition(
-            f"cell {cell} has its store in {own.store}: this version restores embedded stores"
-            " only; use the snapshots of the store itself"
-        )
     shares = {name: each.share for name, each in settings.cells.items()}
     home = load_directory(settings.data.folder, shares).ranges[cell]
-    return Whose(cell, log.identity, log.partitions, home, "embedded")
+    kind = "embedded" if isinstance(own.place, EmbeddedPlace) else "hbase"
+    return Whose(cell, log.identity, log.partitions, home, kind)
+
+
+def target_of(settings: Settings, mine: Whose) -> AbstractContextManager[Target]:
+    """Where a restore of a cell puts its state, as long as it is needed."""
+    from cells.backends import restore_target
+
+    return restore_target(
+        settings.cells[mine.cell],
+        identity=mine.identity,
+        partitions=mine.partitions,
+        home=mine.home,
+        helper=settings.hbase.helper,
+    )
 
 
 def teller() -> Any:

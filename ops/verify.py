@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +13,17 @@ import typer
 
 from engine.errors import BadInput, NotFound, Precondition
 from engine.limits import VERIFY_PROGRESS_S
+from engine.ports import AuthorInterval, Log, Store
 from ops.cell_jobs import CellName, CellUrl, cell_named, follow, reach
 from ops.options import Config, Json, emit, say, settings_of
+from ops.snapshot import refuse_running, whose
+from topics.locks import FileLock
 
 if TYPE_CHECKING:
     from cells.settings import Settings
+    from cells.snapshot import Whose
+
+_Store = tuple[Store, list[AuthorInterval]]
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +53,8 @@ def verify(
 ) -> None:
     """Recompute inboxes from posts and follows; exit code 1 when something differs.
 
-    Of a running cell a checkpoint is read, in this process: the cell goes on undisturbed.
+    Of a running cell a checkpoint is read, in this process: the cell goes on undisturbed. In HBase
+    that is a copy that shares the cell's files, brought to one position by the firehose.
 
     \b
     Examples:
@@ -65,18 +72,14 @@ def verify(
     name = cell_named(settings, cell)
     log = open_log(settings.firehose)
     try:
-        with _at_rest(settings, name, url, config) as folder:
-            store, intervals, home = _open(settings, name, folder, log)
-            try:
-                run = Verify(
-                    store, home, pushed=pushed_by(lambda: intervals, store), tell=_teller()
-                )
-                if sample is not None:
-                    report = run.sample(sample, seed)
-                else:
-                    report = run.everything(log if from_firehose else None, digest)
-            finally:
-                store.close()
+        mine = whose(settings, name, log)
+        with _at_rest(settings, mine, log, url, config) as (store, intervals):
+            pushed = pushed_by(lambda: intervals, store)
+            run = Verify(store, mine.home, pushed=pushed, tell=_teller())
+            if sample is not None:
+                report = run.sample(sample, seed)
+            else:
+                report = run.everything(log if from_firehose else None, digest)
     finally:
         log.close()
     document = {"cell": name, **report.document()}
@@ -86,25 +89,34 @@ def verify(
 
 @contextmanager
 def _at_rest(
-    settings: Settings, name: str, url: str | None, config: Path | None
-) -> Iterator[Path]:
-    """A folder with the cell's state that nobody writes: a checkpoint, or the cell's own."""
+    settings: Settings, mine: Whose, log: Log, url: str | None, config: Path | None
+) -> Iterator[_Store]:
+    """The cell's state that nobody writes: that of a checkpoint, or its own where it does not run.
+    """
     from cells.snapshot_restore import check_whole, own_cell
     from topics.runfiles import find
     from topics.urls import EmbeddedPlace
 
-    own = settings.cells[name]
-    if not isinstance(own.place, EmbeddedPlace):
-        raise Precondition(
-            f"cell {name} has its store in {own.store}: this version verifies embedded stores only"
-        )
-    if not url and find(settings.data.folder, "cell", name) is None:
-        if not (own.folder / "store").exists():
-            raise NotFound(f"cell {name} has no store in {own.folder} yet")
-        with own_cell(own.folder, name, 0):
-            check_whole(own.folder, name)
-            yield own.folder
+    own = settings.cells[mine.cell]
+    embedded = isinstance(own.place, EmbeddedPlace)
+    if url or find(settings.data.folder, "cell", mine.cell) is not None:
+        with _checkpoint(mine.cell, url, config) as folder:
+            copy = _opened(folder, mine) if embedded else _copied(settings, mine, log, folder)
+            with copy as opened:
+                yield opened
         return
+    if embedded and not (own.folder / "store").exists():
+        raise NotFound(f"cell {mine.cell} has no store in {own.folder} yet")
+    refuse_running(settings, mine.cell, log)
+    with own_cell(own.folder, mine.cell, 0):
+        check_whole(own.folder, mine.cell)
+        with _opened(own.folder, mine) if embedded else _tables(settings, mine) as opened:
+            yield opened
+
+
+@contextmanager
+def _checkpoint(name: str, url: str | None, config: Path | None) -> Iterator[Path]:
+    """The folder of a running cell's checkpoint."""
     with reach(config, url, name) as jobs:
         job = follow(jobs, jobs.ask(kind="checkpoint", execute=True), lambda progress: "waiting")
     folder = Path(job["result"]["folder"])
@@ -116,28 +128,58 @@ def _at_rest(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open(settings: Settings, name: str, folder: Path, log: Any) -> tuple[Any, Any, Any]:
-    """(store, recorded intervals, home) of a folder at rest."""
+@contextmanager
+def _opened(folder: Path, mine: Whose) -> Iterator[_Store]:
+    """(embedded store, recorded intervals) of a folder at rest."""
     from cells.decisions import EmbeddedDecisions
-    from cells.directory import load_directory
     from cells.store_embedded import EmbeddedStore
 
-    shares = {cell: each.share for cell, each in settings.cells.items()}
-    home = load_directory(settings.data.folder, shares).ranges[name]
-    intervals: list[Any] = []
+    intervals: list[AuthorInterval] = []
     if (folder / "decisions").exists():
         decisions = EmbeddedDecisions.open(folder / "decisions")
         intervals = decisions.intervals()
         decisions.close()
     store = EmbeddedStore.open(
         folder / "store",
-        identity=log.identity,
-        partitions=log.partitions,
-        cell=name,
-        home=home,
+        identity=mine.identity,
+        partitions=mine.partitions,
+        cell=mine.cell,
+        home=mine.home,
         read_only=True,
     )
-    return store, intervals, home
+    with closing(store):
+        yield store, intervals
+
+
+@contextmanager
+def _tables(settings: Settings, mine: Whose) -> Iterator[_Store]:
+    """The same of a cell on HBase that does not run."""
+    from cells.backends import open_decisions, open_store
+
+    own = settings.cells[mine.cell]
+    store = open_store(
+        own,
+        identity=mine.identity,
+        partitions=mine.partitions,
+        home=mine.home,
+        helper=settings.hbase.helper,
+        create=False,
+    )
+    with closing(store), closing(open_decisions(own)) as decisions:
+        yield store, decisions.intervals()
+
+
+@contextmanager
+def _copied(settings: Settings, mine: Whose, log: Log, folder: Path) -> Iterator[_Store]:
+    """The same of one that runs, by the checkpoint in `folder`."""
+    from cells.backends import copy_of
+
+    lock = folder.parent / ".verify.lock"
+    with FileLock.acquire(lock, 0, f"cell {mine.cell} is being verified already: wait"):
+        say("making a copy of the tables, and bringing it to one position of the firehose")
+        own = settings.cells[mine.cell]
+        with copy_of(own, folder, mine.home, log, settings.hbase.helper) as copy:
+            yield copy
 
 
 def _teller() -> Any:

@@ -55,7 +55,7 @@ import org.apache.hadoop.hbase.util.CommonFSUtils;
  *                         table is there
  * describe TABLE          versions TAB encoding TAB bloom TAB the splits that there are now
  * tables   PREFIX         their names, separated by commas
- * drop     TABLE          ok as well when there is none
+ * drop     TABLE [ASIDE]  ok as well when there is none; a snapshot ASIDE keeps what was there
  * stage    FILES          then per file frames of [i32 big-endian length][bytes], the last one of
  *                         length 0: written to a new folder on HBase's file system; its name
  * adopt    TABLE FOLDER   bulk load of what was staged there; the folder is removed in any case
@@ -65,7 +65,7 @@ import org.apache.hadoop.hbase.util.CommonFSUtils;
  * compact  TABLE          asks for a major compaction; returns at once
  * snapshot NAME TABLE     ok as well when this snapshot of this table is there
  * snapshots               name=table,...
- * restore  NAME           the table becomes what the snapshot has; it is away for a moment
+ * restore  NAME TABLE [ASIDE]   the table becomes what the snapshot has; as drop, then clone
  * clone    NAME TABLE     a new table from a snapshot
  * forget   NAME           ok as well when there is none
  * </pre>
@@ -136,7 +136,7 @@ public final class Tables {
             case "create": return create(admin, words);
             case "describe": return describe(admin, table(words, 1));
             case "tables": return names(admin, words.length > 1 ? words[1] : "");
-            case "drop": return drop(admin, table(words, 1));
+            case "drop": return drop(admin, table(words, 1), words.length > 2 ? words[2] : "");
             case "stage": return stage(Integer.parseInt(words[1]));
             case "adopt": return adopt(table(words, 1), new Path(staging(), words[2]));
             case "files": return files(admin, table(words, 1));
@@ -145,7 +145,8 @@ public final class Tables {
             case "compact": admin.majorCompact(table(words, 1)); return "";
             case "snapshot": return snapshot(admin, words[1], table(words, 2));
             case "snapshots": return snapshots(admin);
-            case "restore": return restore(admin, words[1]);
+            case "restore":
+                return restore(admin, words[1], table(words, 2), words.length > 3 ? words[3] : "");
             case "clone": admin.cloneSnapshot(words[1], table(words, 2)); return "";
             case "forget": return forget(admin, words[1]);
             default: throw new IOException("unknown command " + words[0]);
@@ -198,9 +199,10 @@ public final class Tables {
             .filter(name -> name.startsWith(prefix)).collect(Collectors.joining(","));
     }
 
-    private String drop(Admin admin, TableName table) throws IOException {
+    private String drop(Admin admin, TableName table, String aside) throws IOException {
         if (!admin.tableExists(table)) return "";
         if (admin.isTableEnabled(table)) admin.disableTable(table);
+        if (!aside.isEmpty()) snapshot(admin, aside, table);
         admin.deleteTable(table);
         return "";
     }
@@ -221,20 +223,14 @@ public final class Tables {
             .collect(Collectors.joining(","));
     }
 
-    private String restore(Admin admin, String name) throws IOException {
-        for (SnapshotDescription one : admin.listSnapshots()) {
-            if (!one.getName().equals(name)) continue;
-            TableName table = one.getTableName();
-            if (!admin.tableExists(table)) {
-                admin.cloneSnapshot(name, table);
-                return "";
-            }
-            if (admin.isTableEnabled(table)) admin.disableTable(table);
-            admin.restoreSnapshot(name);
-            admin.enableTable(table);
-            return "";
+    private String restore(Admin admin, String name, TableName table, String aside)
+        throws IOException {
+        if (admin.listSnapshots().stream().noneMatch(one -> one.getName().equals(name))) {
+            throw new IOException("no snapshot " + name);
         }
-        throw new IOException("no snapshot " + name);
+        drop(admin, table, aside);
+        admin.cloneSnapshot(name, table);
+        return "";
     }
 
     private String forget(Admin admin, String name) throws IOException {

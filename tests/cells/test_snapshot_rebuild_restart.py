@@ -22,6 +22,7 @@ from cells.cell import Cell, open_cell
 from cells.rebuild_state import Rebuilding
 from cells.settings import load_settings
 from cells.snapshot_files import read_manifest
+from cells.snapshot_restore import FolderTarget
 from cells.store_embedded import EmbeddedStore
 from cells.verify import Verify
 from engine.errors import (
@@ -80,11 +81,12 @@ else:
     log = open_log(settings.firehose)
     with snapshot_restore.own_cell(own.folder, "c1", 0):
         mine = whose(settings, "c1", log)
+        target = snapshot_restore.FolderTarget(own.folder)
         if what == "restore":
-            plan = snapshot_restore.plan(snapshot.named(place, "first"), mine, own.folder, log)
+            plan = snapshot_restore.plan(snapshot.named(place, "first"), mine, target, log)
             snapshot_restore.execute(plan, log, crash=crash)
         else:
-            plan = rebuild.plan(place, mine, own.folder, log)
+            plan = rebuild.plan(place, mine, target, log)
             rebuild.prepare(plan, log, 7, crash=crash)
 """
 
@@ -249,7 +251,7 @@ def test_a_restore_refuses_what_does_not_fit(setting: Setting, tmp_path: Path) -
         (whose._replace(partitions=9), "partitions"),
         (whose._replace(store="hbase"), "store"),
     ):
-        plan = snapshot_restore.plan(first, other, tmp_path / "none", log)
+        plan = snapshot_restore.plan(first, other, FolderTarget(tmp_path / "none"), log)
         assert word in plan.problems[0]
         with pytest.raises(Precondition, match=word):
             snapshot_restore.execute(plan, log)
@@ -274,11 +276,13 @@ def test_a_damaged_snapshot_is_refused_before_anything_changes(setting: Setting)
     cell = setting.open()
     whose = cell.whose
     cell.close()
-    plan = snapshot_restore.plan(first, whose, setting.cell_folder, log)
+    plan = snapshot_restore.plan(first, whose, FolderTarget(setting.cell_folder), log)
     with pytest.raises(Corruption, match="not as it was written"):
         snapshot_restore.execute(plan, log)
     assert not (setting.cell_folder / snapshot_restore.NOTE).exists()
-    skipped = rebuild.plan(setting.snapshots, whose, setting.cell_folder, log, ["first"])
+    skipped = rebuild.plan(
+        setting.snapshots, whose, FolderTarget(setting.cell_folder), log, ["first"]
+    )
     assert skipped.restore is None and "damaged" in skipped.passed_over[0]
     log.close()
     assert setting.caught_up() == setting.digest
@@ -323,7 +327,8 @@ def test_a_wiped_cell_whose_first_third_is_gone_is_rebuilt_from_its_snapshot(
     own = world.settings.cells["c1"]
     shutil.rmtree(own.folder / "store")
     shutil.rmtree(own.folder / "decisions")
-    plan = rebuild.plan(world.settings.snapshots.folder / "c1", cell.whose, own.folder, world.log)
+    target = FolderTarget(own.folder)
+    plan = rebuild.plan(world.settings.snapshots.folder / "c1", cell.whose, target, world.log)
     assert not plan.loss and plan.events == 200
     rebuild.prepare(plan, world.log, 7)
     cell = world.open()
@@ -338,7 +343,7 @@ def test_without_a_snapshot_the_loss_must_be_accepted_and_stays_a_gap(tmp_path: 
     cell.close()
     own = world.settings.cells["c1"]
     shutil.rmtree(own.folder / "store")
-    plan = rebuild.plan(tmp_path / "none", cell.whose, own.folder, world.log)
+    plan = rebuild.plan(tmp_path / "none", cell.whose, FolderTarget(own.folder), world.log)
     assert "200 events" in plan.loss
     with pytest.raises(Precondition, match="accept-loss"):
         rebuild.prepare(plan, world.log, 7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,25 @@ def test_edges_of_ids(markers: Markers) -> None:
     assert markers.advance(U64_MAX, POST_ID_MAX) == POST_ID_MAX
     assert markers.advance(0, 0) == 0
     assert markers.get(0) == 0 and markers.get(U64_MAX) == POST_ID_MAX
+
+
+def test_all_are_told_and_copied(markers: Markers, tmp_path: Path) -> None:
+    wanted = {reader: reader % 1_000 for reader in (0, 5, 2_000, U64_MAX)}
+    wanted[7] = POST_ID_MAX
+    for reader, post in wanted.items():
+        markers.advance(reader, post)
+    markers.advance(5, 1)
+    assert dict(markers.all()) == wanted
+    markers.copy_to(str(tmp_path / "copy"))
+    with closing(EmbeddedMarkers.open(tmp_path / "copy")) as copy:
+        assert dict(copy.all()) == wanted
+
+
+def test_many_advance_at_once(markers: Markers) -> None:
+    markers.advance(1, 50)
+    assert isinstance(markers, EmbeddedMarkers | HBaseMarkers)
+    markers.advance_many([(1, 40), (2, 9), *((reader, reader) for reader in range(3, 1_500))])
+    assert (markers.get(1), markers.get(2), markers.get(1_499)) == (50, 9, 1_499)
 
 
 def test_markers_survive_restart(opens: Opens) -> None:

@@ -256,9 +256,9 @@ def test_toggles_are_kept_both_ways(store: Store) -> None:
         Toggle(7, 9, False, 0),
         Toggle(7, 12, True, FLOOR_NONE),
     ]
-    towards = store.toggles_towards(100, [8, 9, 7])
-    assert towards == [[Toggle(8, 6, True, 60)], [], store.toggles_between(100, 7)]
-    assert store.toggles_towards(100, []) == []
+    several = store.toggles_of_pairs([(100, 8), (100, 9), (100, 7), (101, 7)])
+    assert several[:3] == [[Toggle(8, 6, True, 60)], [], store.toggles_between(100, 7)]
+    assert several[3] == [Toggle(7, 7, True, 70)] and store.toggles_of_pairs([]) == []
     assert [t.author for t in store.toggles_of(100, 0, 10)] == [7, 7, 7, 8, U64_MAX]
     assert [t.author for t in store.toggles_of(100, 8, 1)] == [8]
     loaded = [row for chunk in store.toggle_rows(1) for row in chunk.tolist()]
