@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 from engine import events, limits
@@ -98,18 +99,22 @@ def churn(
     start_ms: int = START_MS,
     step_ms: int = 2_000,
     node: int = 0,
+    graph: Sequence[tuple[int, int]] = (),
 ) -> Iterator[Timed]:
     """`count` events among `users` users, in append order, times never going back.
 
     Two events lie 0..`step_ms` apart. A third of all that is done is done by or to the first
     tenth of the users, so some have many followers. A log that is fed with them must take its
     append times from here (its `clock`), or what is too old or too early changes. `node` is
-    the node number in the post ids.
+    the node number in the post ids. `graph` holds follows (reader, author) that are there from the
+    beginning: they come first, beside `count`, the users are theirs, and that third is done by or
+    to authors as often as they are followed.
     Every event is within the contract's limits (`engine.codec.check_post` accepts it).
     """
     if users < 2:
         raise BadInput(f"churn among {users} users: give at least 2", "users")
-    return _Churn(seed, users, mix or Mix(), start_ms, step_ms, node).run(count)
+    made = _Churn(seed, users, mix or Mix(), start_ms, step_ms, node)
+    return chain(made.begin_with(graph), made.run(count)) if graph else made.run(count)
 
 
 def place(timed: Iterable[Timed], partitions: int) -> Iterator[Placed]:
@@ -129,6 +134,7 @@ class _Churn:
     ) -> None:
         self.random = Random(seed)
         self.users = [mix64(mix64(seed & limits.U64_MAX) ^ index) for index in range(users)]
+        self.graph: Sequence[tuple[int, int]] = ()
         self.now_ms = start_ms
         self.step_ms = step_ms
         self.node = node
@@ -147,6 +153,14 @@ class _Churn:
         if not self.deeds:
             raise BadInput("churn with a mix of nothing: give a weight above 0", "mix")
 
+    def begin_with(self, graph: Sequence[tuple[int, int]]) -> Iterator[Timed]:
+        """Its follows, at one time."""
+        self.graph = graph
+        self.users = sorted({user for pair in graph for user in pair})
+        for reader, author in graph:
+            self.follows.append((reader, author))
+            yield Timed(self.now_ms, self.pair(events.FOLLOW, reader, author))
+
     def run(self, count: int) -> Iterator[Timed]:
         made = 0
         while made < count:
@@ -160,6 +174,10 @@ class _Churn:
     # --- who and what ----------------------------------------------------------------------------
 
     def user(self) -> int:
+        if self.graph:
+            if self.random.below(3) == 0:
+                return self.random.choice(self.graph)[1]
+            return self.random.choice(self.users)
         busy = self.users[: max(1, len(self.users) // 10)]
         return self.random.choice(busy if self.random.below(3) == 0 else self.users)
 

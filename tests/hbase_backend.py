@@ -115,10 +115,10 @@ def _make_tables(cell: str) -> None:
     with _helper() as helper:
         helper.create(cell, TABLES)
     if GIVEN:
-        atexit.register(_drop_tables, cell)
+        atexit.register(drop_tables, cell)
 
 
-def _drop_tables(cell: str) -> None:
+def drop_tables(cell: str) -> None:
     with _helper() as helper:
         for name in TABLES:
             helper.command("drop", f"{cell}.{name}")

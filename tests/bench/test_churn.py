@@ -118,6 +118,17 @@ def test_pauses_make_posts_too_old_for_a_backfill() -> None:
     assert set(calm) == {START_MS}
 
 
+def test_a_graph_comes_first_and_its_authors_are_at_work_as_they_are_followed() -> None:
+    graph = [(reader, 1_000) for reader in range(1, 400)] + [(5, 1_001)]
+    made = list(churn(1, count=3_000, graph=graph))
+    assert len(made) == 3_400
+    first = [event for _, event in made[:400]]
+    assert [(event.reader, event.author) for event in first] == graph  # type: ignore[union-attr]
+    posts = Counter(event.author for _, event in made if isinstance(event, events.Post))
+    assert set(posts) <= {*range(1, 400), 1_000, 1_001}
+    assert posts[1_000] > sum(posts.values()) / 5 > 100
+
+
 def test_impossible_knobs_are_refused() -> None:
     with pytest.raises(BadInput, match="at least 2"):
         churn(1, count=1, users=1)
