@@ -77,9 +77,8 @@ def copied(
 
 
 def _drop(java: Helper, copy: str) -> None:
-    for name in java.command("tables", f"{copy}.").split(","):
-        if name:
-            java.command("drop", name)
+    there = java.command("tables", f"{copy}.")
+    java.commands([["drop", name] for name in there.split(",") if name])
 
 
 def _end(place: HBasePlace, log: Log) -> list[int]:

@@ -43,12 +43,14 @@ class Helper:
     def create(self, cell: str, names: Iterable[str]) -> None:
         """Create tables of a cell with their splits, encodings and bloom filters; one that is there
         stays as it is."""
+        commands = []
         for name in names:
             table = TABLES[name]
             splits = ",".join(split.hex() for split in table.splits)
             settings = [f"{setting}={value}" for setting, value in table.settings.items()]
             words = ["create", f"{cell}.{name}", "1", table.encoding, table.bloom, splits]
-            self.command(*words, *([",".join(settings)] if settings else []))
+            commands.append([*words, *([",".join(settings)] if settings else [])])
+        self.commands(commands)
 
     def stage(self, files: Sequence[Chunks]) -> str:
         """Write files, each given by its bytes in parts, to a new folder on HBase's file system;
@@ -85,12 +87,26 @@ class Helper:
         with self._lock:
             return self._ask(self._started(), *words)
 
+    def commands(self, commands: Sequence[Sequence[str]]) -> None:
+        """Run commands without data, some at a time, in any order; all have ended on return."""
+        if commands:
+            words: list[str] = []
+            for command in commands:
+                words += [*command, "&"]
+            with self._lock:
+                self._ask(self._started(), *words[:-1], within_s=limits.HBASE_TABLES_S)
+
     def files(self, table: str) -> int:
         """How many files the region with the most has: what its readers must look into."""
         return int(self.command("files", table))
 
-    def _ask(self, process: subprocess.Popen[bytes], *words: str) -> str:
-        timer = threading.Timer(limits.HBASE_LOAD_S, process.kill)
+    def _ask(
+        self,
+        process: subprocess.Popen[bytes],
+        *words: str,
+        within_s: float = limits.HBASE_LOAD_S,
+    ) -> str:
+        timer = threading.Timer(within_s, process.kill)
         timer.start()
         try:
             self._send(process, ("\t".join(words) + "\n").encode())

@@ -65,8 +65,8 @@ class TableTarget:
         """See `Target`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not hbase_meta.noted(self._client):
-            for table in hbase_snapshots.TAKEN:
-                self._helper.command("forget", hbase_snapshots.aside_of(self._cell, table))
+            names = [hbase_snapshots.aside_of(self._cell, t) for t in hbase_snapshots.TAKEN]
+            self._helper.commands([["forget", name] for name in names])
         hbase_meta.note(self._client, snapshot)
 
     def check(self, source: Path) -> None:
@@ -75,10 +75,14 @@ class TableTarget:
 
     def put(self, source: Path, crash: Crash) -> None:
         """See `Target`."""
-        for table, name in hbase_snapshots.read(source / STORE).tables.items():
-            aside = hbase_snapshots.aside_of(self._cell, table)
-            self._helper.command("restore", name, f"{self._cell}.{table}", aside)
-            crash("moved")
+        names = hbase_snapshots.read(source / STORE)
+        self._helper.commands(
+            [
+                ["restore", name, f"{self._cell}.{t}", hbase_snapshots.aside_of(self._cell, t)]
+                for t, name in names.tables.items()
+            ]
+        )
+        crash("moved")
         self._replace_local(source / GRAPH)
         if (source / MARKERS).exists():
             theirs = EmbeddedMarkers.open(source / MARKERS)
@@ -89,10 +93,13 @@ class TableTarget:
 
     def clear(self, crash: Crash) -> None:
         """See `Target`."""
-        for table in hbase_snapshots.TAKEN:
-            aside = hbase_snapshots.aside_of(self._cell, table)
-            self._helper.command("drop", f"{self._cell}.{table}", aside)
-            crash("moved")
+        self._helper.commands(
+            [
+                ["drop", f"{self._cell}.{table}", hbase_snapshots.aside_of(self._cell, table)]
+                for table in hbase_snapshots.TAKEN
+            ]
+        )
+        crash("moved")
         self._helper.create(self._cell, hbase_snapshots.TAKEN)
         self._replace_local(None)
 

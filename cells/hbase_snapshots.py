@@ -3,12 +3,12 @@
     FOLDER/hbase.json      {"tables": {"position": "firecell-...", ...}, "format": 1}
 
 Each table's snapshot has everything that was answered before it was asked for, but they are taken
-one after the other, beside writers. So their order makes them one state (TAKEN):
+one after the other, beside writers. So their order makes them one state:
 
-- `position` first: whatever it covers is in all that follow; what they have beyond it is applied
-  again, which changes nothing (I2)
-- `inbox` and `outbox` before `post`: no key without its post (I3)
-- `decision` last: those that the others rest on are there
+1. `position`: whatever it covers is in all that follow; what they have beyond it is applied again,
+   which changes nothing (I2)
+2. `inbox`: no key without its post (I3)
+3. the others, at once
 
 Read markers are copied apart, for they only grow (I7); `meta` stays where it is. The file is
 written before the first snapshot is taken, so whoever removes the folder can forget them all.
@@ -53,8 +53,10 @@ def take(helper: Helper, cell: str, folder: Path) -> None:
     own = uuid.uuid4().hex[:16]
     names = Names({table: _legal(f"firecell-{cell}-{own}-{table}") for table in TAKEN})
     write_durably(folder / FILE, msgspec.json.encode(names))
-    for table, name in names.tables.items():
-        helper.command("snapshot", name, f"{cell}.{table}")
+    orders = [["snapshot", name, f"{cell}.{table}"] for table, name in names.tables.items()]
+    helper.command(*orders[0])
+    helper.command(*orders[1])
+    helper.commands(orders[2:])
 
 
 def read(folder: Path) -> Names:
@@ -74,8 +76,7 @@ def read(folder: Path) -> Names:
 def forget(helper: Helper, folder: Path) -> None:
     """Let HBase drop what `take` named in `folder`, if anything."""
     if (folder / FILE).exists():
-        for name in read(folder).tables.values():
-            helper.command("forget", name)
+        helper.commands([["forget", name] for name in read(folder).tables.values()])
 
 
 def check_there(helper: Helper, names: Names) -> None:
@@ -91,8 +92,9 @@ def check_there(helper: Helper, names: Names) -> None:
 
 def clone(helper: Helper, names: Names, cell: str) -> None:
     """New tables that begin with `cell`, as the snapshots have them."""
-    for table, name in names.tables.items():
-        helper.command("clone", name, f"{cell}.{table}")
+    helper.commands(
+        [["clone", name, f"{cell}.{table}"] for table, name in names.tables.items()]
+    )
 
 
 def aside_of(cell: str, table: str) -> str:

@@ -269,6 +269,7 @@ HBASE_RUN_KEYS_AIM = 8_000_000  # of one batch in bulk: few big files; 24 B a ke
 HBASE_READ_MS = 5_000  # time-out of a read; then a new connection, or 503
 HBASE_WRITE_MS = 30_000  # a region that flushes or splits holds writers this long
 HBASE_LOAD_S = 120  # a bulk load that splits files at regions that have moved
+HBASE_TABLES_S = 600  # making, restoring or dropping all tables of a cell at once
 HBASE_STAGED_S = 3_600  # staged files this old are nobody's: a load takes HBASE_LOAD_S at most
 HBASE_MERGE_FILES_MIN = 6  # files of an inbox region before they are merged: fewer cost merging
 HBASE_MERGE_FILES_MAX = 24  # merged at once

@@ -45,6 +45,11 @@ class Backend:
     helper: list[str]
     printer: list[str]  # HBase's HFilePrettyPrinter, ready for its arguments
 
+    @property
+    def helper_file(self) -> str:
+        """The file of arguments that the helper's command names."""
+        return next(word for word in self.helper if word.startswith("@")).removeprefix("@")
+
     def url(self, cell: str) -> str:
         parts = urlsplit(self.base)
         return parts._replace(path="/" + cell).geturl()
@@ -120,8 +125,7 @@ def _make_tables(cell: str) -> None:
 
 def drop_tables(cell: str) -> None:
     with _helper() as helper:
-        for name in TABLES:
-            helper.command("drop", f"{cell}.{name}")
+        helper.commands([["drop", f"{cell}.{name}"] for name in TABLES])
 
 
 def _empty(client: HBaseClient, cell: str) -> None:
@@ -137,8 +141,7 @@ def _empty(client: HBaseClient, cell: str) -> None:
             client.ask("empty a table", functools.partial(_delete, client.table(name), rows))
     if thrown_away:
         with _helper() as helper:
-            for name in thrown_away:
-                helper.command("drop", f"{cell}.{name}")
+            helper.commands([["drop", f"{cell}.{name}"] for name in thrown_away])
             helper.create(cell, thrown_away)
     time.sleep(0.002)  # what a test writes must be newer than the deletes
 

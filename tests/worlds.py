@@ -18,7 +18,7 @@ from cells.settings import Settings, load_settings
 from engine.codec import decode, encode
 from engine.homing import partition_of
 from engine.limits import PUSH_FOLLOWERS_MAX_DEFAULT
-from engine.ports import Record
+from engine.ports import Log, Record
 from topics.log_embedded import EmbeddedLog
 
 PARTITIONS = 4
@@ -39,11 +39,17 @@ def make_settings(
     shares: dict[str, float],
     partitions: int = PARTITIONS,
     push_followers_max: int = PUSH_FOLLOWERS_MAX_DEFAULT,
+    store: str = "",
+    helper: str = "",
 ) -> Settings:
-    """A configuration file in `folder` with one cell per share, loaded."""
+    """A configuration file in `folder` with one cell per share, loaded; all have their store in
+    `store`, if that is not empty, which has its Java helper's arguments in `helper`."""
     lines = [f"[firehose]\npartitions = {partitions}\n"]
+    if helper:
+        lines.append(f'[hbase]\nhelper = "{helper}"\n')
     for name, share in shares.items():
-        lines.append(f'[cells.{name}]\nstore = "embedded:./data/{name}"\nshare = {share}\n')
+        place = store or f"embedded:./data/{name}"
+        lines.append(f'[cells.{name}]\nstore = "{place}"\nshare = {share}\n')
         lines.append(f"push_followers_max = {push_followers_max}\n")
     path = folder / "firecell.toml"
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -59,8 +65,12 @@ class World:
         shares: dict[str, float] | None = None,
         partitions: int = PARTITIONS,
         push_followers_max: int = PUSH_FOLLOWERS_MAX_DEFAULT,
+        store: str = "",
+        helper: str = "",
     ) -> None:
-        self.settings = make_settings(folder, shares or {"c1": 1}, partitions, push_followers_max)
+        self.settings = make_settings(
+            folder, shares or {"c1": 1}, partitions, push_followers_max, store, helper
+        )
         self.clock = Clock(START_MS)
         self.log = EmbeddedLog.open(
             self.settings.firehose.folder,
@@ -125,6 +135,6 @@ def walk(cell: Cell, reader: int, limit: int = 200) -> list[list[tuple[int, int]
             return pages
 
 
-def read_all(log: EmbeddedLog, positions: list[int], count: int) -> list[Record]:
+def read_all(log: Log, positions: list[int], count: int) -> list[Record]:
     """Up to `count` records of each partition from the positions on."""
     return [r for p, at in enumerate(positions) for r in log.read(p, at, count, 1 << 22)]

@@ -15,6 +15,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.UUID;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.stream.Collectors;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.FileStatus;
@@ -70,13 +74,16 @@ import org.apache.hadoop.hbase.util.CommonFSUtils;
  * forget   NAME           ok as well when there is none
  * </pre>
  *
- * One thread; the caller sends one command at a time.
+ * <p>Commands without files may stand in one line with {@code &} between them: they are done some
+ * at a time, in any order, and the line fails with the first that failed, when all have ended. The
+ * caller sends one line at a time.
  */
 public final class Tables {
     private static final byte[] FAMILY = Bytes.toBytes("f");
     private static final String STAGING = "firecell-staging";
     private static final int COPY_BYTES = 1 << 16;
     private static final int LINE_BYTES_MAX = 1 << 20;
+    private static final int TOGETHER_MAX = 6; // HBase works on several tables at once
     private static final int RETRIES_MAX = 6; // some 10 s: the caller has time-outs of its own
 
     private final Configuration configuration;
@@ -110,7 +117,7 @@ public final class Tables {
     private void serve(PrintStream answers) throws IOException {
         for (String line = readLine(); line != null; line = readLine()) {
             try {
-                String result = run(line.split("\t", -1));
+                String result = runAll(line.split("\t&\t", -1));
                 answers.println(result.isEmpty() ? "ok" : "ok\t" + result);
             } catch (EOFException gone) {
                 return; // in the middle of a file: nobody waits for the answer
@@ -128,6 +135,29 @@ public final class Tables {
             line.write(next);
         }
         return line.toString(StandardCharsets.UTF_8);
+    }
+
+    private String runAll(String[] commands) throws Exception {
+        if (commands.length == 1) return run(commands[0].split("\t", -1));
+        ExecutorService workers = Executors.newFixedThreadPool(TOGETHER_MAX);
+        try {
+            List<Future<String>> running = new ArrayList<>();
+            for (String command : commands) {
+                running.add(workers.submit(() -> run(command.split("\t", -1))));
+            }
+            Throwable failure = null;
+            for (Future<String> one : running) {
+                try {
+                    one.get();
+                } catch (ExecutionException error) {
+                    if (failure == null) failure = error.getCause();
+                }
+            }
+            if (failure != null) throw new IOException(failure);
+        } finally {
+            workers.shutdown();
+        }
+        return "";
     }
 
     private String run(String[] words) throws Exception {

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bench.churn import Random
 from cells.backends import open_store
 from cells.directory import load_directory
-from cells.hbase_client import Address, HBaseClient
 from cells.hbase_loader import Helper
 from cells.settings import Settings
 from cells.store_embedded import EmbeddedStore
 from cells.store_hbase import HBaseStore
 from engine.homing import partition_of
 from engine.keys import (
+    INBOX_KEY_BYTES,
     following_key,
-    inbox_key,
     outbox_key,
     parse_inbox_key,
     post_key,
     toggle_key,
-    user_prefix,
 )
-from engine.ports import Log, Store
+from engine.ports import Log, OutboxEntry, Store
 from topics.urls import HBasePlace
 
 EACH = 12  # rows of each table, of each age
 SEED = 3
+LOOKED_AT = 600  # readers whose inboxes are looked into
+_T = TypeVar("_T")
 
 
 class Row(NamedTuple):
@@ -82,8 +82,7 @@ class Damage:
         if isinstance(place, HBasePlace):
             helper = Helper(["java", f"@{self._settings.hbase.helper}", place.zookeeper])
             try:
-                for name in names:
-                    helper.command("drop", f"{place.name}.{name}")
+                helper.commands([["drop", f"{place.name}.{name}"] for name in names])
             finally:
                 helper.close()
 
@@ -125,33 +124,36 @@ class Damage:
         touched = {self._reader(row) for row in self.chosen if row.table != "outbox"}
         self.chosen += self._some(self._inbox_rows(list(once), touched, is_old))
 
-    def _walk_outboxes(self) -> list[tuple[int, object]]:
-        found: list = []  # type: ignore[type-arg]
+    def _walk_outboxes(self) -> list[tuple[int, OutboxEntry]]:
+        found: list[tuple[int, OutboxEntry]] = []
         start = b""
         while rows := self.store.outboxes_from(start, 4_000):
             found += rows
             start = outbox_key(rows[-1][0], rows[-1][1].post) + b"\x00"
         return found
 
-    def _inbox_rows(self, readers: list[int], touched: set[int], is_old) -> list[Row]:  # type: ignore[no-untyped-def]
+    def _inbox_rows(
+        self, readers: Iterable[int], touched: set[int], is_old: Callable[[int, int], bool]
+    ) -> list[Row]:
         found: dict[bytes, Row] = {}
-        for reader in self._mixed(readers)[:600]:
+        for reader in self._mixed(readers)[:LOOKED_AT]:
             if reader in touched:
                 continue
-            for raw in (self.store.inbox_older(reader, b"", 3), self.store.inbox_newer(reader, b"", 3)):
-                for at in range(0, len(raw), 24):
-                    key = raw[at : at + 24]
-                    _, post, author = parse_inbox_key(key)
-                    row = self.store.post_rows([post_key(post, author)])[0]
-                    if row is not None and row.offset >= 0 and row.delete_offset < 0:
-                        found[key] = Row("inbox", key, is_old(author, row.offset))
+            newest = self.store.inbox_older(reader, b"", 3)
+            raw = newest + self.store.inbox_newer(reader, b"", 3)
+            for at in range(0, len(raw), INBOX_KEY_BYTES):
+                key = raw[at : at + INBOX_KEY_BYTES]
+                _, post, author = parse_inbox_key(key)
+                row = self.store.post_rows([post_key(post, author)])[0]
+                if row is not None and row.offset >= 0 and row.delete_offset < 0:
+                    found[key] = Row("inbox", key, is_old(author, row.offset))
         return list(found.values())
 
     def _reader(self, row: Row) -> int:
         at = 10 if row.table == "toggle" else 0
         return int.from_bytes(row.key[at : at + 8])
 
-    def _mixed(self, items) -> list:  # type: ignore[no-untyped-def, type-arg]
+    def _mixed(self, items: Iterable[_T]) -> list[_T]:
         return sorted(items, key=lambda item: self._random.below(2**60))
 
     def _some(self, rows: list[Row]) -> list[Row]:
@@ -177,7 +179,8 @@ class Damage:
                     store._tables[table].delete(key)
 
     def lost(self) -> tuple[dict[str, list[Row]], list[Row]]:
-        """(by table the old ones that are still away, the new ones that are, inbox keys left out)."""
+        """(by table the old ones that are still away, the new ones that are: but inbox keys, for
+        one that no page shows needs not come back)."""
         old: dict[str, list[Row]] = {"inbox": [], "outbox": [], "toggle": [], "following": []}
         new: list[Row] = []
         toggles = {
@@ -191,12 +194,12 @@ class Damage:
                 continue
             if row.old:
                 old[row.table].append(row)
-            elif row.table != "inbox":  # a key that no page shows needs not come back
+            elif row.table != "inbox":
                 new.append(row)
         return old, new
 
     def _is_there(self, row: Row) -> bool:
-        first, second, third = parse_inbox_key(row.key)
+        first, second, _ = parse_inbox_key(row.key)
         before = (int.from_bytes(row.key) - 1).to_bytes(24)
         if row.table == "inbox":
             return self.store.inbox_older(first, before, 1) == row.key

@@ -120,7 +120,7 @@ class Story:
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, timeout=3_000, check=False, env=environment
         )
-        assert done.returncode == code, done.stderr.decode()[-3_000:] + done.stdout.decode()[-2_000:]
+        assert done.returncode == code, (done.stderr + done.stdout).decode()[-4_000:]
         return json.loads(done.stdout)
 
     def verify(self, code: int = 0) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class Story:
             self.tell(f"snapshot: {made['result']['bytes']:,} bytes", started)
             started = time.monotonic()
             half = [end // 2 for end in self.log.end_offsets()]
-            jobs = []
+            jobs: list[str] = []
             for _ in self.append(2):
                 if not jobs or self._job(cell, jobs[-1])["state"] != "running":
                     jobs.append(self._replay(cell, half))

@@ -138,6 +138,10 @@ def test_the_helper_makes_tables_as_asked(stack: Stack, helper: Helper) -> None:
     assert helper.ask("nonsense").startswith("error\t")
     assert helper.ask("drop", "a_inbox") == helper.ask("drop", "a_inbox") == "ok"
     assert helper.ask("tables", "a_") == "ok\ta_posts"
+    both = ["create", "a_one", "1", "NONE", "ROW", "", "&", "drop", "a_posts"]
+    assert helper.ask(*both) == "ok"
+    assert helper.ask("drop", "a_none", "&", "nonsense").startswith("error\t")
+    assert helper.ask("tables", "a_") == "ok\ta_one", "a line that failed leaves it in step"
 
 
 def test_a_load_that_fails_leaves_the_helper_in_step(stack: Stack, helper: Helper) -> None:
@@ -158,11 +162,18 @@ def test_a_snapshot_brings_a_row_back(stack: Stack, helper: Helper) -> None:
         assert helper.ask("snapshot", "s1", "s_posts") == "ok"
     thrift.put("s_posts", b"afterwards")
     assert helper.ask("snapshots") == "ok\ts1=s_posts"
-    assert helper.ask("restore", "s1") == "ok"
+    assert helper.ask("restore", "s1", "s_posts", "aside") == "ok"
     assert thrift.has("s_posts", b"before")
     assert not thrift.has("s_posts", b"afterwards")
-    assert helper.ask("forget", "s1") == helper.ask("forget", "s1") == "ok"
-    assert helper.ask("snapshots") == "ok"
+    assert helper.ask("restore", "s0", "s_posts").startswith("error\t")
+    assert helper.ask("clone", "aside", "s_aside") == "ok"
+    assert thrift.has("s_aside", b"afterwards"), "what was replaced is kept"
+    assert helper.ask("drop", "s_aside") == "ok"
+    assert helper.ask("restore", "s1", "s_posts", "aside") == "ok"
+    assert helper.ask("clone", "aside", "s_aside") == "ok"
+    assert thrift.has("s_aside", b"afterwards"), "done again, it keeps what was there at first"
+    assert helper.ask("forget", "s1", "&", "forget", "aside") == "ok"
+    assert helper.ask("forget", "s1") == helper.ask("snapshots") == "ok"
     thrift.connection.close()
 
 

@@ -51,9 +51,9 @@ def test_replayed_rebuilt_and_healed_embedded(tmp_path: Path) -> None:
 def real(tmp_path: Path) -> Iterator[Urls]:
     backend = hbase_backend.backend()
     cell = f"story{uuid.uuid4().hex[:8]}"
-    helper = next(word for word in backend.helper if word.startswith("@")).removeprefix("@")
     place = kafka_broker.new_place()
-    yield Urls(f"kafka://{place.servers}/{place.topic}", backend.url(cell), helper=helper)
+    firehose = f"kafka://{place.servers}/{place.topic}"
+    yield Urls(firehose, backend.url(cell), helper=backend.helper_file)
     hbase_backend.drop_tables(cell)
 
 
