@@ -15,7 +15,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,9 @@ from cells.hbase_client import Address, HBaseClient
 from cells.hbase_loader import Helper
 from cells.hbase_schema import TABLES
 from cells.hbase_wire import ThriftConnection
+from cells.store_embedded import EmbeddedStore
+from cells.store_hbase import HBaseStore
+from engine.ports import Store
 from tests.conftest import ROOT
 
 MAXIMA = ("position", "marker")  # own timestamps: a delete would hide what is written later
@@ -34,6 +37,7 @@ GIVEN = os.environ.get("FIRECELL_TEST_HBASE", "")  # conftest clears the environ
 HELPER = shlex.split(os.environ.get("FIRECELL_TEST_HELPER", ""))
 PRINTER = shlex.split(os.environ.get("FIRECELL_TEST_PRINTER", ""))
 CACHE = Path(os.environ.get("FIRECELL_STACK_CACHE") or ROOT / ".cache" / "stack")
+STORES = ["embedded", pytest.param("hbase", marks=pytest.mark.real)]
 ROWS_DELETED_MAX = 50_000  # more are thrown away with their table
 
 
@@ -113,6 +117,27 @@ def empty_cell() -> Iterator[str]:
         yield url
     finally:
         client.close()
+
+
+@contextmanager
+def parts_of(kind: str) -> Iterator[dict[str, str]]:
+    """What a `tests.worlds.World` needs for cells with their store in `kind`, one of STORES: with
+    HBase, one cell at a time."""
+    if kind == "embedded":
+        yield {}
+        return
+    with empty_cell() as url:
+        yield {"store": url, "helper": backend().helper_file}
+
+
+def remove(store: Store, table: str, keys: Sequence[bytes]) -> None:
+    """Damage: rows of any store are gone."""
+    if isinstance(store, HBaseStore):
+        store._client.delete("damage a store", table, keys)
+        return
+    assert isinstance(store, EmbeddedStore)
+    for key in keys:
+        store._tables[table].delete(key)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from engine.events import FOLLOW, UNFOLLOW, Post, Relation
 from engine.homing import partition_of
 from engine.ids import make_id
 from tests.cells.test_verify_replay import apply_all, run
+from tests.hbase_backend import STORES, parts_of
 from tests.worlds import World, walk
 
 
@@ -37,16 +38,35 @@ def digest_of(cell: Cell, world: World) -> Any:
     return report.digest
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("kind", "seed", "count"),
+    [
+        ("embedded", 0, 400),
+        ("embedded", 1, 400),
+        ("embedded", 2, 400),
+        pytest.param("hbase", 3, 150, marks=pytest.mark.real),
+    ],
+)
 def test_retried_records_leave_no_trace(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, seed: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Follows, unfollows, posts, deletes and blocks that were bad when they came."""
-    (tmp_path / "good").mkdir()
-    (tmp_path / "bad").mkdir()
-    good, bad = World(tmp_path / "good"), World(tmp_path / "bad")
+    with parts_of(kind) as parts:
+        _retried(seed, count, tmp_path, monkeypatch, parts)
+
+
+def _retried(
+    seed: int,
+    count: int,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parts: dict[str, str],
+) -> None:
+    (folder / "good").mkdir()
+    (folder / "bad").mkdir()
+    good, bad = World(folder / "good"), World(folder / "bad", **parts)
     for world in (good, bad):
-        world.append(churn(seed + 70, count=400, users=30))
+        world.append(churn(seed + 70, count=count, users=30))
     wanted = good.open()
     apply_all(good, wanted)
     records = list(bad.records())
@@ -109,8 +129,15 @@ def test_a_follow_retried_late_shows_all_since_even_below_the_retention(
     world.close()
 
 
-def test_dropped_records_stay_gaps_and_no_replay_brings_them_back(tmp_path: Path) -> None:
-    world = World(tmp_path)
+@pytest.mark.parametrize("kind", STORES)
+def test_dropped_records_stay_gaps_and_no_replay_brings_them_back(
+    kind: str, tmp_path: Path
+) -> None:
+    with parts_of(kind) as parts:
+        _dropped(World(tmp_path, **parts))
+
+
+def _dropped(world: World) -> None:
     world.log.append([(0, b"no event at all")])
     cell = world.open()
     apply_all(world, cell)

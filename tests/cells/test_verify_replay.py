@@ -18,6 +18,7 @@ from cells.verify import Report, Verify
 from engine import limits
 from engine.keys import parse_inbox_key
 from engine.ports import Facts
+from tests.hbase_backend import parts_of
 from tests.worlds import World, read_all, walk
 
 USERS = 60
@@ -65,17 +66,33 @@ def test_verify_finds_nothing_in_a_good_cell(world: World) -> None:
     cell.close()
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("kind", "seed", "count"),
+    [
+        ("embedded", 0, 1_000),
+        ("embedded", 1, 1_000),
+        pytest.param("hbase", 2, 250, marks=pytest.mark.real),
+    ],
+)
 def test_a_replay_beside_live_work_changes_no_answer_and_no_digest(
-    seed: int, tmp_path: Path
+    kind: str, seed: int, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that never replays is embedded."""
+    monkeypatch.setattr(limits, "HBASE_RUN_KEYS_MIN", 40)
+    with parts_of(kind) as parts:
+        _replay_beside_live_work(seed, count, tmp_path, parts)
+
+
+def _replay_beside_live_work(
+    seed: int, count: int, folder: Path, parts: dict[str, str]
 ) -> None:
     random = Random(seed)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
+    (folder / "a").mkdir()
+    (folder / "b").mkdir()
     digests, pages = [], []
     for replayed in (False, True):
-        world = World(tmp_path / ("b" if replayed else "a"))
-        world.append(churn(seed + 30, count=1_000, users=USERS))
+        world = World(folder / "b", **parts) if replayed else World(folder / "a")
+        world.append(churn(seed + 30, count=count, users=USERS))
         cell = world.open()
         if replayed:
             replays = cell.begin_beside()

@@ -11,8 +11,6 @@ from cells.backends import open_store
 from cells.directory import load_directory
 from cells.hbase_loader import Helper
 from cells.settings import Settings
-from cells.store_embedded import EmbeddedStore
-from cells.store_hbase import HBaseStore
 from engine.homing import partition_of
 from engine.keys import (
     INBOX_KEY_BYTES,
@@ -23,6 +21,7 @@ from engine.keys import (
     toggle_key,
 )
 from engine.ports import Log, OutboxEntry, Store
+from tests.hbase_backend import remove
 from topics.urls import HBasePlace
 
 EACH = 12  # rows of each table, of each age
@@ -168,15 +167,8 @@ class Damage:
 
     def take(self) -> None:
         """They go."""
-        store = self.store
         for table in {row.table for row in self.chosen}:
-            keys = [row.key for row in self.chosen if row.table == table]
-            if isinstance(store, HBaseStore):
-                store._client.delete("damage a cell", table, keys)
-            else:
-                assert isinstance(store, EmbeddedStore)
-                for key in keys:
-                    store._tables[table].delete(key)
+            remove(self.store, table, [row.key for row in self.chosen if row.table == table])
 
     def lost(self) -> tuple[dict[str, list[Row]], list[Row]]:
         """(by table the old ones that are still away, the new ones that are: but inbox keys, for
