@@ -18,6 +18,10 @@
 | rocks | RocksDB's options with their reasons; its errors as ours |
 | store_hbase | the port `Store` on HBase: open, the three write steps, adopted runs |
 | hbase_reads, hbase_rows, hbase_schema | its reads; facts into rows; tables, qualifiers, order |
+| hbase_scans | walks over its whole tables, in bounded steps |
+| hbase_meta | whose its tables are, and that they are being restored |
+| hbase_snapshots, hbase_restore | its checkpoints: HBase's snapshots; one in the tables' place |
+| hbase_copy | a copy of a running cell at one position, for verify |
 | hbase_client, hbase_wire | the way to Thrift: a pool, time-outs, tries again; one connection |
 | hbase_socket, hbase_frames | the same for calls that are laid out by hand |
 | hbase_loader | the Java helper as a process: tables, bulk loads |

@@ -8,7 +8,7 @@ than AUDIT_POSTS_MAX posts is left to verify. One thread calls `step`; `stats` a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +26,15 @@ from cells.verify_rule import (
 )
 from cells.verify_tables import inbox_of, toggles_of
 from engine.keys import outbox_key, post_key
-from engine.limits import AUDIT_POSTS_MAX, AUDIT_TRIES, AUDIT_TRY_S, VERIFY_SCAN_ROWS
-from engine.ports import Store
+from engine.limits import (
+    AUDIT_AUTHORS,
+    AUDIT_HEAD,
+    AUDIT_POSTS_MAX,
+    AUDIT_TRIES,
+    AUDIT_TRY_S,
+    VERIFY_SCAN_ROWS,
+)
+from engine.ports import OutboxEntry, Store
 
 _log = logging.getLogger("firecell.audit")
 
@@ -92,11 +99,7 @@ class Audit:
         disorder: list[str] = []
         authors, posts = inbox_of(self._store, reader, lambda kind, text: disorder.append(kind))
         toggles = toggles_of(self._store, reader)
-        left = AUDIT_POSTS_MAX
-        known: dict[int, PostsOf] = {}
-        for author in [reader, *(follow.author for follow in follows_now(toggles)[0])]:
-            known[author] = self._outbox(author, left)
-            left -= len(known[author].posts)
+        known = self._outboxes([reader, *(follow.author for follow in follows_now(toggles)[0])])
         judgement: Judgement = judge(
             reader,
             toggles,
@@ -113,22 +116,30 @@ class Audit:
             len(disorder),
         )
 
-    def _outbox(self, author: int, most: int) -> PostsOf:
-        entries = []
-        before = b""
-        while rows := self._store.outbox(author, before, VERIFY_SCAN_ROWS):
-            entries += rows
-            if len(entries) > most:
-                raise _TooMany
+    def _outboxes(self, authors: Sequence[int]) -> dict[int, PostsOf]:
+        """Everything that they posted; many at once, as a store may lie behind a network."""
+        known: dict[int, PostsOf] = {}
+        left = AUDIT_POSTS_MAX
+        for start in range(0, len(authors), AUDIT_AUTHORS):
+            some = authors[start : start + AUDIT_AUTHORS]
+            for author, head in zip(some, self._store.outboxes(some, AUDIT_HEAD), strict=True):
+                entries = self._whole(author, head, left)
+                left -= len(entries)
+                known[author] = _posts_of(author, entries)
+        return known
+
+    def _whole(self, author: int, head: list[OutboxEntry], most: int) -> list[OutboxEntry]:
+        """An outbox, given its newest AUDIT_HEAD entries."""
+        entries, rows = list(head), head
+        more = len(head) == AUDIT_HEAD
+        while more and len(entries) <= most:
             before = outbox_key(author, rows[-1].post)
-        count = len(entries)
-        return PostsOf(
-            np.full(count, author, dtype=np.uint64),
-            np.array([entry.post for entry in entries], dtype=np.uint64),
-            np.array([entry.offset for entry in entries], dtype=np.int64),
-            np.array([entry.delete_offset for entry in entries], dtype=np.int64),
-            np.zeros(count, dtype=np.int64),
-        )
+            rows = self._store.outbox(author, before, VERIFY_SCAN_ROWS)
+            entries += rows
+            more = bool(rows)
+        if len(entries) > most:
+            raise _TooMany
+        return entries
 
     def _offsets_of(self, authors: U64s, posts: U64s) -> I64s:
         keys = [
@@ -146,3 +157,14 @@ class Audit:
             "audit_rounds_total": float(self.rounds),
             "audit_findings_total": float(self.findings),
         }
+
+
+def _posts_of(author: int, entries: list[OutboxEntry]) -> PostsOf:
+    count = len(entries)
+    return PostsOf(
+        np.full(count, author, dtype=np.uint64),
+        np.array([entry.post for entry in entries], dtype=np.uint64),
+        np.array([entry.offset for entry in entries], dtype=np.int64),
+        np.array([entry.delete_offset for entry in entries], dtype=np.int64),
+        np.zeros(count, dtype=np.int64),
+    )

@@ -110,6 +110,8 @@ def _replay_beside_live_work(
                 assert cell.worker.next_offsets == applied, "the live position never moves"
             run(replays)
             assert cell.store.positions()[0] == ends
+            if parts:
+                assert cell.store.stats()["runs_adopted"], "replays alone take the bulk path"
         else:
             apply_all(world, cell)
         report = verify(cell, world)
