@@ -43,6 +43,7 @@
 | snapshot, snapshot_files | the whole state, kept outside the store; manifest, checksums, copies |
 | snapshot_restore | a snapshot in a cell's place |
 | rebuild, rebuild_state | an empty or broken cell anew; that this goes on |
+| rebuild_posts | posts for it from another cell's snapshot |
 | quarantine | bad records: shown, tried again, given up |
 | verify, verify_tables, verify_toggles | inboxes, outboxes and follows recomputed |
 | verify_rule, verify_pushed | what an inbox must hold, said a second time; what is left out of it |

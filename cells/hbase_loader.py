@@ -100,13 +100,8 @@ class Helper:
         """How many files the region with the most has: what its readers must look into."""
         return int(self.command("files", table))
 
-    def _ask(
-        self,
-        process: subprocess.Popen[bytes],
-        *words: str,
-        within_s: float = limits.HBASE_LOAD_S,
-    ) -> str:
-        timer = threading.Timer(within_s, process.kill)
+    def _ask(self, process: subprocess.Popen[bytes], *words: str, within_s: float = 0) -> str:
+        timer = threading.Timer(within_s or limits.HBASE_LOAD_S, process.kill)
         timer.start()
         try:
             self._send(process, ("\t".join(words) + "\n").encode())

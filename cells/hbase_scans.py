@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from cells import rows
 from cells.hbase_reads import HBaseReads
-from cells.hbase_schema import SALTS, read_outbox, read_post
+from cells.hbase_schema import SALTS, read_outbox, read_post, read_relation
 from engine import limits
 from engine.keys import (
     INBOX_KEY_BYTES,
     parse_following_key,
     parse_inbox_key,
+    parse_relation_key,
     user_prefix,
 )
 from engine.ports import OutboxEntry, PostRow, Toggle
@@ -91,3 +92,10 @@ class HBaseScans(HBaseReads):
             follows, floor = rows.unpack_following(columns[b""])
             found.append((reader, Toggle(author, offset, follows, floor)))
         return found
+
+    def relations_from(self, start: bytes, limit: int) -> list[tuple[int, int, int, bool]]:
+        """(owner, class, other, whether it is on), from a relation key on."""
+        return [
+            (*parse_relation_key(key), read_relation(columns))
+            for key, columns in self._walk("relation", start, None, limit)
+        ]

@@ -9,7 +9,7 @@ a cell that goes on by itself when it is started.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,11 +95,13 @@ def prepare(
     *,
     accept_loss: bool = False,
     tell: Tell = lambda done, total: None,
+    fill: Callable[[], None] = lambda: None,
     crash: Crash = no_crash,
 ) -> None:
-    """Restore, or empty the cell, and note that it is being rebuilt; the caller holds the cell's
-    lock. Then the cell is started, with `accept_gap` where something is lost. Precondition when a
-    loss was not accepted."""
+    """Restore, or empty the cell, `fill` it with what else there is (cells/rebuild_posts.py), and
+    note that it is being rebuilt; the caller holds the cell's lock. Then the cell is started, with
+    `accept_gap` where something is lost: until then it refuses to start, so a kill loses nothing.
+    Precondition when a loss was not accepted."""
     if planned.loss and not accept_loss:
         raise Precondition(
             f"cell {planned.cell}: {planned.loss}; --accept-loss rebuilds what there is and leaves"
@@ -113,6 +115,7 @@ def prepare(
     else:
         _empty(planned.target, planned.cell, log, crash)
     crash("restored")
+    fill()
     Rebuilding.begin(planned.target.folder, planned.ends, now_ms)
     crash("begun")
 

@@ -16,6 +16,7 @@ from engine.keys import (
     INBOX_KEY_BYTES,
     parse_following_key,
     parse_inbox_key,
+    parse_relation_key,
     user_prefix,
 )
 from engine.limits import SCAN_TRIES_MAX, U64_MAX
@@ -86,3 +87,10 @@ class StoreScans(StoreReads):
             follows, floor = rows.unpack_following(value)
             found.append((reader, Toggle(author, offset, follows, floor)))
         return found
+
+    def relations_from(self, start: bytes, limit: int) -> list[tuple[int, int, int, bool]]:
+        """(owner, class, other, whether it is on), from a relation key on."""
+        return [
+            (*parse_relation_key(key), rows.unpack_relation(value)[1])
+            for key, value in self._scan("relation", start, b"", limit)
+        ]

@@ -47,13 +47,14 @@ from cells.verify_tables import (
     Tell,
     check_outboxes,
     followings,
+    hidden,
     inbox_of,
     inboxes,
     toggles_of,
 )
 from cells.verify_toggles import BY_PARTITION, BY_READER, FromFirehose, ReaderSums
 from engine.homing import HomeRange, partition_of
-from engine.limits import VERIFY_FINDINGS_NAMED_MAX, VERIFY_SCAN_ROWS
+from engine.limits import U64_MAX, VERIFY_FINDINGS_NAMED_MAX, VERIFY_SCAN_ROWS
 from engine.ports import Log, Store, Toggle
 
 _NOBODY = np.empty(0, dtype=np.uint64)
@@ -125,6 +126,8 @@ class Verify:
         offsets, _ = store.positions()
         self._partitions = len(offsets)
         self.report = Report(offsets)
+        self._hiding = hidden(store, tell)
+        self._hides: tuple[int, set[int]] = (-1, set())
 
     # --- some readers ---
 
@@ -180,8 +183,8 @@ class Verify:
             sums.toggles(reader, toggles)
             shown = self._judge(reader, toggles, authors, posts, table)
             if digest:
-                hidden = {other for _, other in self._store.relations_of(reader)}
-                sums.inbox(reader, hidden, *_without(*shown, hidden))
+                hides = self._hidden_by(reader)
+                sums.inbox(reader, hides, *_without(*shown, hides))
             if firehose is not None:
                 self._check_floors(reader, toggles, table, firehose)
         reader_sums.flush()
@@ -208,6 +211,12 @@ class Verify:
                 toggles = rows or toggles
                 keys_of, keys = held or (keys_of, keys)
             yield reader, toggles, keys_of, keys
+
+    def _hidden_by(self, reader: int) -> set[int]:
+        """Whom a reader does not see; asked for readers that ascend."""
+        while self._hides[0] < reader:
+            self._hides = next(self._hiding, (U64_MAX + 1, set()))
+        return self._hides[1] if self._hides[0] == reader else set()
 
     def _judge(
         self, reader: int, toggles: Sequence[Toggle], authors: U64s, posts: U64s, table: PostTable

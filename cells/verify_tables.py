@@ -20,6 +20,7 @@ from engine.keys import (
     parse_inbox_keys,
     parse_post_key,
     post_key,
+    relation_key,
 )
 from engine.limits import U64_MAX, VERIFY_SCAN_ROWS
 from engine.ports import Store, Toggle
@@ -204,6 +205,27 @@ def followings(store: Store, tell: Tell) -> Iterator[tuple[int, list[Toggle]]]:
         tell("follows", seen)
         start = following_key(rows[-1][0], rows[-1][1].author, rows[-1][1].offset) + b"\x00"
     if held:
+        yield holder, held
+
+
+def hidden(store: Store, tell: Tell) -> Iterator[tuple[int, set[int]]]:
+    """(reader, whom they do not see) of everybody who ever blocked, muted or was blocked,
+    ascending."""
+    start, seen = b"", 0
+    held: set[int] = set()
+    holder = -1
+    while rows := store.relations_from(start, VERIFY_SCAN_ROWS):
+        for owner, _, other, on in rows:
+            if owner != holder:
+                if holder >= 0:
+                    yield holder, held
+                holder, held = owner, set()
+            if on:
+                held.add(other)
+        seen += len(rows)
+        tell("blocks and mutes", seen)
+        start = relation_key(*rows[-1][:3]) + b"\x00"
+    if holder >= 0:
         yield holder, held
 
 

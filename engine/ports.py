@@ -173,6 +173,9 @@ class Scans(Protocol):
     def followings_from(self, start: bytes, limit: int) -> list[tuple[int, Toggle]]:
         """(reader, toggle), from a following key on."""
 
+    def relations_from(self, start: bytes, limit: int) -> list[tuple[int, int, int, bool]]:
+        """(owner, class, other, whether it is on), from a relation key on."""
+
 
 class Store(Scans, Protocol):
     """A cell's durable state. The three write steps are called in the order of I1 by one

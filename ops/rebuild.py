@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +19,7 @@ from ops.snapshot import refuse_running, target_of, teller, whose
 if TYPE_CHECKING:
     from cells.cell import Cell
     from cells.settings import Settings
+    from cells.snapshot import Whose
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +37,14 @@ def rebuild(
             help="Go on although events are lost to this cell; they stay a gap.",
         ),
     ] = False,
+    posts_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--posts-from",
+            metavar="FOLDER",
+            help="Another cell's snapshot: its posts are everybody's.",
+        ),
+    ] = None,
     config: Config = None,
     json_wanted: Json = False,
 ) -> None:
@@ -41,11 +53,15 @@ def rebuild(
     The cell serves at once, from this process, and what it has not applied yet shows as a gap; the
     command ends when that is done. Interrupted, it goes on whenever the cell is started.
 
+    Where events are lost, another cell's snapshot gives back the posts that were among them; the
+    follows of this cell's own users are lost.
+
     \b
     Examples:
       firecell rebuild --cell c1
       firecell rebuild --cell c1 --execute
       firecell rebuild --cell c1 --execute --accept-loss
+      firecell rebuild --cell c1 --execute --accept-loss --posts-from data/snapshots/c2/NAME
     """
     from cells import rebuild as rebuilding
     from cells.cell import now_ms
@@ -60,6 +76,7 @@ def rebuild(
     try:
         refuse_running(settings, name, log)
         mine = whose(settings, name, log)
+        fill = _filler(settings, mine, posts_from)
         with own_cell(own.folder, name, 0), target_of(settings, mine) as target:
             folder = settings.snapshots.folder / name
             while True:
@@ -69,7 +86,7 @@ def rebuild(
                     break
                 try:
                     rebuilding.prepare(
-                        plan, log, now_ms(), accept_loss=accept_loss, tell=teller()
+                        plan, log, now_ms(), accept_loss=accept_loss, tell=teller(), fill=fill
                     )
                     break
                 except Corruption as error:  # of the snapshot's files: the one before, then
@@ -86,6 +103,30 @@ def rebuild(
     if json_wanted:
         emit({**document, "executed": True})
     raise typer.Exit(code)
+
+
+def _filler(settings: Settings, mine: Whose, posts_from: Path | None) -> Callable[[], None]:
+    """What copies another cell's posts into the cell, once its place is ready."""
+    from cells.backends import open_store
+    from cells.rebuild_posts import checked, copy_posts
+
+    if posts_from is None:
+        return lambda: None
+    folder, manifest = posts_from, checked(posts_from, mine, teller())
+
+    def fill() -> None:
+        store = open_store(
+            settings.cells[mine.cell],
+            identity=mine.identity,
+            partitions=mine.partitions,
+            home=mine.home,
+            helper=settings.hbase.helper,
+        )
+        with closing(store):
+            copied = copy_posts(folder, manifest, mine.home, store)
+        say(f"{copied:,} posts of cell {manifest.cell} are copied")
+
+    return fill
 
 
 def _show(document: dict[str, Any], json_wanted: bool) -> None:

@@ -13,7 +13,7 @@ import pytest
 from cells.store_embedded import EmbeddedStore
 from cells.store_hbase import HBaseStore
 from engine.homing import HomeRange
-from engine.keys import inbox_keys, outbox_key, post_key
+from engine.keys import inbox_keys, outbox_key, post_key, relation_key
 from engine.ports import Facts, Gap, Record, Store
 from tests.hbase_backend import empty_cell
 
@@ -94,6 +94,18 @@ def test_posts_of_all_salts_are_walked_in_one_order_with_their_edits_and_tombsto
     entries = store.outboxes_from(b"", 1_000)
     assert len(entries) == len(keys), "a delete of nothing is no entry"
     assert [entry.delete_offset for _, entry in entries if entry.delete_offset >= 0] == [300]
+
+
+def test_relations_are_walked_with_those_that_are_off(store: Store) -> None:
+    relations = [(2, 1, 9, 5, True), (2, 1, 9, 7, False), (2, 3, 4, 6, True), (1, 2, 8, 1, True)]
+    store.write_all(Facts(relations=relations))
+    wanted = [(1, 2, 8, True), (2, 1, 9, False), (2, 3, 4, True)]
+    for step in (1, 2, 10):
+        found, start = [], b""
+        while rows := store.relations_from(start, step):
+            found += rows
+            start = relation_key(*rows[-1][:3]) + b"\x00"
+        assert found == wanted
 
 
 def test_readers_are_found_behind_many_keys(store: Store) -> None:
