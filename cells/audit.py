@@ -1,8 +1,10 @@
 """The slow audit inside every cell: one reader after the other, for ever, judged as verify does.
 
-Beside a writer what is read may be half of a batch, so what seems wrong is looked at again; only
-what stays wrong is a finding: counted, a metric, and in the log. A reader whose authors have more
-than AUDIT_POSTS_MAX posts is left to verify. One thread calls `step`; `stats` any.
+Judged is what lies below the cell's durable position, read first: behind it may be half of a batch,
+for as long as a remote store takes to adopt it or is away. What seems wrong all the same (a replay
+at work) is looked at again; only what stays wrong is a finding: counted, a metric, and in the log.
+A reader whose authors have more than AUDIT_POSTS_MAX posts is left to verify. One thread calls
+`step`; `stats` any.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from cells.verify_rule import (
     no_posts,
 )
 from cells.verify_tables import inbox_of, toggles_of
+from engine.homing import partition_of
 from engine.keys import outbox_key, post_key
 from engine.limits import (
     AUDIT_AUTHORS,
@@ -96,10 +99,17 @@ class Audit:
             )
 
     def _look(self, reader: int) -> Found:
+        durable, _ = self._store.positions()
         disorder: list[str] = []
         authors, posts = inbox_of(self._store, reader, lambda kind, text: disorder.append(kind))
-        toggles = toggles_of(self._store, reader)
-        known = self._outboxes([reader, *(follow.author for follow in follows_now(toggles)[0])])
+        every = toggles_of(self._store, reader)
+        ever = {toggle.author for toggle in every}
+        toggles = [toggle for toggle in every if toggle.offset < _end(durable, toggle.author)]
+        followed = [reader, *(follow.author for follow in follows_now(toggles)[0])]
+        known = {
+            author: posts_of.take(np.flatnonzero(posts_of.offsets < _end(durable, author)))
+            for author, posts_of in self._outboxes(followed).items()
+        }
         judgement: Judgement = judge(
             reader,
             toggles,
@@ -111,10 +121,18 @@ class Audit:
         )
         return Found(
             len(judgement.missing.posts),
-            len(judgement.extra[0]),
+            self._extra(judgement.extra, ever),
             len(judgement.dangling[0]),
             len(disorder),
         )
+
+    def _extra(self, keys: tuple[U64s, U64s], ever: set[int]) -> int:
+        """Of keys that nothing below the position explains, those that nothing behind it does."""
+        if not len(keys[0]):
+            return 0
+        unmade = self._offsets_of(*keys) == -1
+        strange = np.array([author not in ever for author in keys[0].tolist()], dtype=np.bool_)
+        return int(np.count_nonzero(unmade | strange))
 
     def _outboxes(self, authors: Sequence[int]) -> dict[int, PostsOf]:
         """Everything that they posted; many at once, as a store may lie behind a network."""
@@ -157,6 +175,11 @@ class Audit:
             "audit_rounds_total": float(self.rounds),
             "audit_findings_total": float(self.findings),
         }
+
+
+def _end(durable: Sequence[int], author: int) -> int:
+    """Below it everything about an author is written whole."""
+    return durable[partition_of(author, len(durable))]
 
 
 def _posts_of(author: int, entries: list[OutboxEntry]) -> PostsOf:

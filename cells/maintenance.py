@@ -197,6 +197,7 @@ class Maintenance:
 
     def _keep_house(self) -> None:
         looked = 0.0
+        told = ""
         while not self._stopping.wait(AUDIT_EVERY_S):
             try:
                 self.audit.step()
@@ -204,8 +205,11 @@ class Maintenance:
                 if looked >= SNAPSHOT_LOOK_S:
                     looked = 0.0
                     self._take_if_due()
-            except FirecellError as error:
-                _log.warning("audit or schedule of cell %s: %s", self._cell.name, error.message)
+                told = ""
+            except FirecellError as error:  # a store that is away: the cell says so, too
+                if error.message != told:
+                    told = error.message
+                    _log.warning("audit or schedule of cell %s: %s", self._cell.name, told)
             except Exception:  # the next round tries again: a disk that was full once is no end
                 _log.exception("audit or schedule of cell %s", self._cell.name)
 
