@@ -13,15 +13,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
+from engine.errors import Unavailable
 from engine.limits import (
     DASHBOARD_STREAM_LOOK_S,
     DASHBOARD_STREAM_SEEN_MAX,
     PAGE_POSTS_MAX,
+    RETRY_MS_MAX,
     STREAM_HEARTBEAT_S,
 )
 from topics.http_body import Headers, header
@@ -30,6 +33,8 @@ from topics.http_routes import SSE_TYPE
 from topics.http_streaming import StreamResponse, Write
 from topics.stream_format import gzip_of
 
+Ask = Callable[[Callable[[], bytes]], Awaitable[bytes]]
+"""Gives a page: in a thread where that waits for a network."""
 _HEARTBEAT = b'event: control\ndata: {"control":"heartbeat"}\n\n'
 
 
@@ -90,17 +95,25 @@ class Ticker:
 class DashboardStream:
     """One reader's stream. `since`: a cursor to go on at; None begins with what comes now."""
 
-    def __init__(self, pages: Dashboards, reader: int, since: str | None, ticker: Ticker) -> None:
+    def __init__(
+        self, pages: Dashboards, reader: int, since: str | None, ticker: Ticker, ask: Ask
+    ) -> None:
+        """`begin` it before it runs."""
         self._pages = pages
         self._reader = reader
         self._ticker = ticker
+        self._ask = ask
         self._told: dict[tuple[int, str], None] = {}  # posts above the cursor, in order
-        if since is None:
-            first = _page.decode(pages.dashboard(reader, limit=1))
-            self._cursor = first.settled
-            self._new()  # what is there already is not news
-        else:
-            self._cursor = since
+        self._since = since
+        self._cursor = since or ""
+
+    async def begin(self) -> None:
+        """Look at the first page. BadInput for a bad cursor, WrongCell, Unavailable."""
+        first = partial(self._pages.dashboard, self._reader, limit=1, newer=self._since)
+        page = _page.decode(await self._ask(first))
+        if self._since is None:
+            self._cursor = page.settled
+            await self._new()  # what is there already is not news
 
     async def run(self, write: Write) -> None:
         """Until the process ends, or the client leaves."""
@@ -112,13 +125,17 @@ class DashboardStream:
             beat_at = time.monotonic()
             while not self._ticker.ending():
                 wake.clear()
-                content = self._new()
+                look_s = STREAM_HEARTBEAT_S
+                try:
+                    content = await self._new()
+                except Unavailable:  # its store is away: the stream waits, as the cell does
+                    content, look_s = b"", RETRY_MS_MAX / 1_000
                 if not content and time.monotonic() - beat_at >= STREAM_HEARTBEAT_S:
                     content = _HEARTBEAT
                 if content:
                     beat_at = time.monotonic()
                     await write(content)
-                timer = asyncio.get_running_loop().call_later(STREAM_HEARTBEAT_S, wake.set)
+                timer = asyncio.get_running_loop().call_later(look_s, wake.set)
                 try:
                     await wake.wait()
                 finally:
@@ -126,15 +143,17 @@ class DashboardStream:
         finally:
             self._ticker.remove(wake)
 
-    def _new(self) -> bytes:
+    async def _new(self) -> bytes:
         """Events of the posts above the cursor that were not told yet, oldest first; the cursor
         moves to what is settled now."""
         found: list[tuple[tuple[int, str], bytes]] = []
         place: str | None = self._cursor
         settled = ""
         while place is not None:
-            raw = self._pages.dashboard(self._reader, limit=PAGE_POSTS_MAX, newer=place)
-            page = _page.decode(raw)
+            above = partial(
+                self._pages.dashboard, self._reader, limit=PAGE_POSTS_MAX, newer=place
+            )
+            page = _page.decode(await self._ask(above))
             settled = settled or page.settled
             for post in reversed(page.posts):
                 about = _post.decode(post)
@@ -159,13 +178,18 @@ def _id_of(place: str) -> int:
     return int(place.split("-")[1])
 
 
-def stream_response(
-    pages: Dashboards, reader: int, query: Mapping[str, str], headers: Headers, ticker: Ticker
+async def stream_response(
+    pages: Dashboards,
+    reader: int,
+    query: Mapping[str, str],
+    headers: Headers,
+    ticker: Ticker,
+    ask: Ask,
 ) -> StreamResponse:
-    """The answer to GET /v1/users/{id}/dashboard/stream. BadInput for a bad cursor, WrongCell."""
+    """The answer to GET /v1/users/{id}/dashboard/stream. BadInput for a bad cursor, WrongCell,
+    Unavailable."""
     last = header(headers, b"last-event-id")
     since = cursor({"Last-Event-ID": last.decode("latin-1")}, "Last-Event-ID") if last else None
-    stream = DashboardStream(pages, reader, since or cursor(query, "newer"), ticker)
-    if since is not None or "newer" in query:
-        pages.dashboard(reader, limit=1, newer=since or query["newer"])  # refuses what is none
+    stream = DashboardStream(pages, reader, since or cursor(query, "newer"), ticker, ask)
+    await stream.begin()
     return StreamResponse(stream.run, lambda clean: None, SSE_TYPE, gzip_of(headers))

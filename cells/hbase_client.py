@@ -316,6 +316,8 @@ class HBaseClient:
             return Misconfigured(
                 f"could not {what}: {place} has lost a table of cell {self.address.cell}: {first}"
             )
+        if self._library.failed_inside(error):  # such as a client of HBase that lost its server
+            return Unavailable(f"could not {what}: {place} failed inside: {first}; try again")
         if isinstance(error, WireFault | self._library.protocol_error | self._library.refusal):
             return Misconfigured(
                 f"could not {what}: {place} speaks another protocol ({first}); it must run Thrift 1"

@@ -39,6 +39,10 @@ ENGINE_BANNED = {
 }  # fmt: skip
 EVERYWHERE_BANNED = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "imp"}
 BANNED_CALLS = {"print", "eval", "exec", "breakpoint", "input", "hash", "__import__"}
+# Of Kafka's admin client: while a broker starts or goes away each of these ends the process.
+DEADLY_CALLS = {
+    "alter_consumer_group_offsets", "list_consumer_group_offsets", "describe_consumer_groups",
+}  # fmt: skip
 FOREIGN_ERRORS = {
     "Exception", "BaseException", "ValueError", "TypeError", "KeyError", "IndexError", "OSError",
     "IOError", "RuntimeError", "NotImplementedError", "AssertionError", "TimeoutError",
@@ -155,6 +159,8 @@ def banned(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if node.func.id in BANNED_CALLS:
             yield f"{node.func.id}() is banned in product code"
+    elif isinstance(node, ast.Attribute) and node.attr in DEADLY_CALLS:
+        yield f"{node.attr} may end the process: see topics/kafka_groups.py"
     elif isinstance(node, ast.Assert):
         yield "assert vanishes under -O: use engine.errors.invariant"
     elif isinstance(node, ast.ExceptHandler) and node.type is None:
@@ -330,8 +336,11 @@ def test_the_scripts_are_executable() -> None:
 
 def test_the_rules_find_what_they_forbid() -> None:
     """The checks above on code that breaks each rule: a check that finds nothing is no check."""
-    bad = ast.parse("print(1)\nassert 1\ntry: pass\nexcept: pass\nraise ValueError('x')")
-    assert len([what for node in ast.walk(bad) for what in banned(node)]) == 4
+    bad = ast.parse(
+        "print(1)\nassert 1\ntry: pass\nexcept: pass\nraise ValueError('x')\n"
+        "admin.describe_consumer_groups(['g'])"
+    )
+    assert len([what for node in ast.walk(bad) for what in banned(node)]) == 5
     module = ast.parse("L = 60 * 1_000\nA, B = 5, 2**10\nlower = 500\nN = 'x'\nC: int = -100")
     found = [(name, literal_number(v)) for node in module.body for name, v in constants(node)]
     assert found == [("L", 60_000), ("A", 5), ("B", 1024), ("N", None), ("C", -100)]

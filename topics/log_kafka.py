@@ -158,11 +158,6 @@ class KafkaLog:
         self._check_open()
         return self._groups.groups()
 
-    def members(self, group: str) -> int:
-        """How many members a group has now."""
-        self._check_open()
-        return self._groups.members(group)
-
     def apply_retention(self, now_ms: int) -> int:
         """Kafka does it by itself: 0."""
         self._check_open()

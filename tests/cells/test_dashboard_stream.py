@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cells.dashboard_stream import DashboardStream, Ticker
+from engine.errors import Unavailable
 from tests.topics.http_fakes import ask, make_cell, problem
 
 
@@ -40,6 +42,11 @@ class FakeDashboards:
         return json.dumps(document).encode()
 
 
+async def at_once(page: Callable[[], bytes]) -> bytes:
+    """As where the store is in the process."""
+    return page()
+
+
 def told(pages: FakeDashboards, since: str | None, act: Any) -> tuple[list[str], list[str]]:
     """(texts, ids of events) of a stream while `act` happens."""
     content: list[bytes] = []
@@ -47,7 +54,8 @@ def told(pages: FakeDashboards, since: str | None, act: Any) -> tuple[list[str],
     async def run() -> None:
         ending = [False]
         ticker = Ticker(lambda: pages.version, lambda: ending[0])
-        stream = DashboardStream(pages, 1, since, ticker)
+        stream = DashboardStream(pages, 1, since, ticker, at_once)
+        await stream.begin()
 
         async def write(piece: bytes) -> None:
             content.append(piece)
@@ -97,10 +105,32 @@ def test_the_cursor_follows_what_is_settled_and_a_client_goes_on_there():
 def test_what_was_told_is_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("cells.dashboard_stream.DASHBOARD_STREAM_SEEN_MAX", 5)
     pages = FakeDashboards()
-    stream = DashboardStream(pages, 1, None, Ticker(lambda: 0, lambda: False))
+    stream = DashboardStream(pages, 1, None, Ticker(lambda: 0, lambda: False), at_once)
+    asyncio.run(stream.begin())
     pages.show(*range(1, 21))
-    stream._new()
+    asyncio.run(stream._new())
     assert len(stream._told) == 5
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_stream(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cells.dashboard_stream.RETRY_MS_MAX", 50)
+    pages = FakeDashboards()
+    answer, tries = pages.dashboard, []
+
+    def away(reader: int, **asked: Any) -> bytes:
+        tries.append(asked)
+        raise Unavailable("the store is away")
+
+    def leave() -> None:
+        pages.dashboard = away
+        pages.show(10)
+
+    def come_back() -> None:
+        pages.dashboard = answer
+
+    texts, _ = told(pages, None, [leave, lambda: None, come_back])
+    assert texts == ["10"]
+    assert len(tries) > 1, "nothing more is applied, and yet it looks again"
 
 
 def test_what_is_no_reader_or_no_cursor_is_refused():

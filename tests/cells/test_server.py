@@ -303,6 +303,25 @@ def test_a_page_that_waits_for_its_store_holds_up_nobody_else():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("GET", f"{DASHBOARD}/stream", None), ("PUT", "/v1/users/2/marker", {"post": "9"})],
+)
+def test_streams_and_markers_that_wait_for_their_store_hold_up_nobody_else(method, path, body):
+    server, pages, let_go = remote_cell()
+    pages.set_marker = lambda user, post: pages.dashboard(user, limit=1)
+
+    async def scenario() -> None:
+        asked = asyncio.create_task(ask_within(server.app, method, path, json=body))
+        await asyncio.sleep(0.05)
+        assert (await ask_within(server.app, "GET", "/readyz")).is_success
+        assert not asked.done()
+        asked.cancel()
+        let_go.set()
+
+    asyncio.run(scenario())
+
+
 def test_pages_in_line_for_a_store_that_hangs_are_bounded(monkeypatch):
     monkeypatch.setattr(limits, "PAGE_THREADS", 2)
     monkeypatch.setattr(limits, "PAGE_THREADS_LINE_MAX", 3)
