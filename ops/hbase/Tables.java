@@ -15,6 +15,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.UUID;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Future;
 import java.util.stream.Collectors;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.fs.FileStatus;
@@ -53,6 +55,8 @@ import org.apache.hadoop.hbase.util.CommonFSUtils;
  * create   TABLE VERSIONS ENCODING BLOOM SPLITS [SETTINGS]   one family "f"; SPLITS: hex,hex,...
  *                         or nothing; SETTINGS of the table: name=value,... ok as well when the
  *                         table is there
+ * begin    the words of create: the same, without waiting until the table is there
+ * await                   waits for all that was begun
  * describe TABLE          versions TAB encoding TAB bloom TAB the splits that there are now
  * tables   PREFIX         their names, separated by commas
  * drop     TABLE          ok as well when there is none
@@ -82,6 +86,7 @@ public final class Tables {
     private final Configuration configuration;
     private final Connection connection;
     private final DataInputStream input;
+    private final List<Future<Void>> begun = new ArrayList<>();
 
     private Tables(Configuration configuration, Connection connection, InputStream input) {
         this.configuration = configuration;
@@ -133,7 +138,9 @@ public final class Tables {
     private String run(String[] words) throws Exception {
         Admin admin = connection.getAdmin();
         switch (words[0]) {
-            case "create": return create(admin, words);
+            case "create": begin(admin, words); return await();
+            case "begin": return begin(admin, words);
+            case "await": return await();
             case "describe": return describe(admin, table(words, 1));
             case "tables": return names(admin, words.length > 1 ? words[1] : "");
             case "drop": return drop(admin, table(words, 1));
@@ -158,7 +165,7 @@ public final class Tables {
 
     // --- tables ---
 
-    private String create(Admin admin, String[] words) throws IOException {
+    private String begin(Admin admin, String[] words) throws IOException {
         if (admin.tableExists(table(words, 1))) return "";
         ColumnFamilyDescriptor family = ColumnFamilyDescriptorBuilder.newBuilder(FAMILY)
             .setMaxVersions(Integer.parseInt(words[2]))
@@ -175,9 +182,22 @@ public final class Tables {
             ? null
             : Arrays.stream(words[5].split(",")).map(Bytes::fromHex).toArray(byte[][]::new);
         try {
-            admin.createTable(table.build(), splits);
+            begun.add(admin.createTableAsync(table.build(), splits));
         } catch (TableExistsException raced) {
             System.err.println("another process created " + words[1]);
+        }
+        return "";
+    }
+
+    private String await() throws Exception {
+        List<Future<Void>> all = List.copyOf(begun);
+        begun.clear();
+        for (Future<Void> one : all) {
+            try {
+                one.get();
+            } catch (ExecutionException failed) {
+                if (!(failed.getCause() instanceof TableExistsException)) throw failed;
+            }
         }
         return "";
     }

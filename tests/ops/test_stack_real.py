@@ -28,10 +28,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("real") / "data" / "stack"
-    with real_parts.stack(folder) as running:
-        yield running
+def stack() -> Stack:
+    return real_parts.rough()
 
 
 class Helper:
