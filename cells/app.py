@@ -142,16 +142,27 @@ class FaustRunner(Progress):
             await leave(app)
 
     def _look(self) -> None:
+        try:
+            self._keep_looking()
+        except BaseException as error:  # else nobody would learn how far the cell is any more
+            self.fail(error)
+        finally:
+            self._cancel_between()
+
+    def _keep_looking(self) -> None:
         """Ends, settled time and readiness, apart from the applying."""
         following: Future[None] | None = None
         beside: Future[None] | None = None
+        away: FirecellError | None = None
         while not self._stop.wait(limits.ENDS_EVERY_S):
             seen_at = self._now_ms()
             try:
                 self._ends = self._log.end_offsets()
             except FirecellError as error:
-                self._trouble = error
+                self._trouble = away = error
                 continue
+            if away is not None and self._trouble is away:
+                self._trouble = None  # it is back, perhaps with nothing to apply
             if self.shared and (following is None or following.done()):
                 with contextlib.suppress(RuntimeError):  # the pool has ended
                     following = self._apply_pool.submit(self._follow_others, None)
@@ -160,7 +171,6 @@ class FaustRunner(Progress):
             if wanted and (beside is None or beside.done()):
                 with contextlib.suppress(RuntimeError):
                     beside = self._apply_pool.submit(self._beside)
-        self._cancel_between()
 
     def _beside(self) -> None:
         """On the thread that applies, between two batches: at most as long as to the next look."""

@@ -113,6 +113,7 @@ FOLLOWERS_PAGE_MAX = 1_000
 GAPS_IN_PAGE_MAX = 20
 PAGE_THREADS = 16  # pages at once from a store behind a network: each waits for it most of the time
 PAGE_THREADS_LINE_MAX = 256  # and in line for them; beyond it 503
+PAGE_WAIT_S = 10  # for one of those, its time in line included; then 503
 CURSOR_CHARACTERS_MAX = 64
 
 # --- what is materialized (engine/materialize.py) ------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +14,9 @@ import pytest
 
 from cells.app import FaustRunner, record_of
 from cells.settings import load_settings
+from cells.worker import WorkerCounts
 from engine import limits
-from engine.errors import Misconfigured, Precondition
+from engine.errors import Misconfigured, Precondition, Unavailable
 from engine.ports import Record
 from topics.kafka_records import root_header
 from topics.urls import KafkaPlace
@@ -51,7 +54,9 @@ class FakeLog:
 
 def runner(log: FakeLog, durable: list[int]) -> FaustRunner:
     store = SimpleNamespace(positions=lambda: (durable, [0, 0]), gaps=list)
-    worker = SimpleNamespace(next_offsets=list(durable), times_ms=[0, 0])
+    worker = SimpleNamespace(
+        next_offsets=list(durable), times_ms=[0, 0], counts=WorkerCounts()
+    )
     made: Any = FaustRunner(
         *("c1", log, store, worker, lambda at: None, lambda: 0),
         place=PLACE,
@@ -84,6 +89,46 @@ def test_an_active_group_is_joined_when_its_positions_will_do() -> None:
     log = FakeLog({0: 2, 1: 3}, [2, 0], active=10)
     runner(log, [5, 9]).prepare()
     assert log.commits == []
+
+
+def eventually(question: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not question():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_kafka_away_is_told_as_trouble_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ENDS_EVERY_S", 0.01)
+    log = FakeLog({}, [0, 0])
+    answer, away = log.end_offsets, threading.Event()
+
+    def ends() -> list[int]:
+        if away.is_set():
+            raise Unavailable("Kafka is away")
+        return answer()
+
+    log.end_offsets = ends  # type: ignore[method-assign]
+    one = runner(log, [100, 100])
+    one.look()
+    try:
+        away.set()
+        eventually(lambda: one.status()["trouble"] == "Kafka is away")
+        away.clear()
+        eventually(lambda: one.status()["trouble"] is None)
+        assert one.failure is None
+    finally:
+        one.stop(10)
+
+
+def test_a_look_that_breaks_down_stops_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ENDS_EVERY_S", 0.01)
+    log = FakeLog({}, [0, 0])
+    one = runner(log, [100, 100])
+    log.end_offsets = lambda: [1 // 0]  # type: ignore[method-assign]
+    one.look()
+    eventually(lambda: isinstance(one.failure, ZeroDivisionError))
+    one.stop(10)
 
 
 def test_an_active_group_without_positions_is_waited_for() -> None:

@@ -56,6 +56,19 @@ def opened(url: str, helper: list[str] | None = None) -> Iterator[HBaseStore]:
         store.close()
 
 
+def make_anew(store: HBaseStore) -> None:
+    """The inbox table without a file: rows that were only deleted leave theirs behind."""
+    assert store._helper is not None
+    store._helper.command("drop", store._client.table("inbox").decode())
+    store._helper.create(store._client.address.cell, ["inbox"])
+
+
+def sweep(store: HBaseStore) -> int:
+    """Remove all that is staged, whosever it is; how many loads that were."""
+    assert store._helper is not None
+    return int(store._helper.command("sweep", "0"))
+
+
 def keys_of(posts: list[int]) -> Keys:
     """For every third reader counted from 1, and for others spread over all regions."""
     readers = np.arange(READERS, dtype=np.uint64)
@@ -143,8 +156,7 @@ def test_a_region_that_splits_between_layout_and_load(url: str, tmp_path: Path) 
             store.write_inbox(more)
         assert len(store._client.regions("inbox")) == before + 1
         assert stored(store) == more.tobytes()
-        store._helper.command("drop", table)  # type: ignore[union-attr]
-        store._helper.create(store._client.address.cell, ["inbox"])  # type: ignore[union-attr]
+        make_anew(store)
 
 
 _SPLIT = """
@@ -240,7 +252,7 @@ def test_a_helper_killed_within_a_load_leaves_nothing_half_and_is_replaced_kill(
     with opened(url) as store:
         helper = store._helper
         assert helper is not None
-        helper.files(store._client.table("inbox").decode())
+        sweep(store)  # of tests before this one
         process = helper._process
         assert process is not None
         layout = hbase_runs.hfile_chunks
@@ -261,7 +273,7 @@ def test_a_helper_killed_within_a_load_leaves_nothing_half_and_is_replaced_kill(
         store.write_inbox(keys)
         assert stored(store) == keys.tobytes()
         assert len(staged()) > 1  # younger than an hour: might be another helper's
-        assert int(helper.command("sweep", "0")) == 1
+        assert sweep(store) == 1
         assert staged() == []
 
 
@@ -293,8 +305,7 @@ def test_a_helper_killed_while_hbase_adopts_is_healed_by_the_replay_kill(
                 assert set(rows_of(stored(store))) <= set(rows_of(keys.tobytes()))
         store.write_inbox(keys)
         assert stored(store) == keys.tobytes()
-        assert store._helper is not None
-        store._helper.command("sweep", "0")
+        sweep(store)
 
 
 def rows_of(joined: bytes) -> list[bytes]:
@@ -305,6 +316,7 @@ def test_no_room_on_hdfs_is_named_and_passes_diskfull(url: str) -> None:
     keys = keys_of([51])
     admin = "org.apache.hadoop.hdfs.tools.DFSAdmin"
     with opened(url) as store:
+        sweep(store)
         store.write_inbox(keys)
         tool(admin, "-setSpaceQuota", "1m", "/hbase/firecell-staging")
         try:
@@ -322,6 +334,7 @@ def test_too_many_files_hold_adoption_back(url: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(limits, "HBASE_FILES_MAX", 1)
     monkeypatch.setattr(limits, "HBASE_FILES_WAIT_S", 0.5)
     with opened(url) as store:
+        make_anew(store)
         for _ in range(2):
             store.write_inbox(keys)
         started = time.monotonic()

@@ -340,6 +340,26 @@ def test_pages_in_line_for_a_store_that_hangs_are_bounded(monkeypatch):
     asyncio.run(scenario())
 
 
+def test_a_page_in_line_behind_a_store_that_hangs_is_told_in_time(monkeypatch):
+    monkeypatch.setattr(limits, "PAGE_THREADS", 1)
+    monkeypatch.setattr(limits, "PAGE_THREADS_LINE_MAX", 2)
+    monkeypatch.setattr(limits, "PAGE_WAIT_S", 0.2)
+    server, pages, let_go = remote_cell()
+
+    async def scenario() -> None:
+        inside = [asyncio.create_task(ask_within(server.app, "GET", DASHBOARD)) for _ in range(3)]
+        for refused in await asyncio.gather(*inside):
+            assert "retry-after" in refused.headers
+            assert "slow or away" in problem(refused, 503)["detail"]
+        await asyncio.sleep(0)
+        assert server._threads._inside == 1, "who was told has left the line"
+        let_go.set()
+        assert (await ask_within(server.app, "GET", DASHBOARD)).is_success
+
+    asyncio.run(scenario())
+    assert len(pages.asked) == 2, "nobody asks the store for those who have left"
+
+
 def test_a_store_that_is_away_is_503_with_retry_after():
     server, pages, _ = remote_cell()
 
