@@ -63,6 +63,7 @@ from engine.errors import FirecellError
 from topics.log_kafka import KafkaLog
 from topics.urls import KafkaPlace
 log = KafkaLog.open(KafkaPlace(*sys.argv[1:], 1), create=False)
+print("open", flush=True)
 ended = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), ended.set())).start()
 asked = refused = 0
@@ -88,6 +89,7 @@ def asking(world: Kafka) -> Iterator[None]:
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
+        assert child.stdout is not None and child.stdout.readline() == "open\n"
         yield
         said, complaint = child.communicate(timeout=RECOVERY_S)
     finally:
@@ -173,7 +175,8 @@ def victim(config: Path, name: str, step: str, visit: int) -> None:
 
 def test_a_worker_killed_at_every_step_with_work_in_hand_restart(world: Kafka) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.chaos.test_kafka_faults"])
+    faust = ["faust", "faust.transport.drivers.aiokafka"]  # a second each, eight times
+    context.set_forkserver_preload(["tests.chaos.test_kafka_faults", *faust])
     kills = dict.fromkeys(STEPS, 0)
     seen: dict[int, set[tuple[int, int]]] = {}
     try:
