@@ -31,7 +31,7 @@ from engine.ports import Facts
 from tests.conftest import ROOT
 from tests.hbase_backend import backend, empty_cell
 
-pytestmark = [pytest.mark.real, pytest.mark.long]
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 READERS = 12_000  # the rows of a test stay few enough to be deleted, not thrown away with a table
 QUICK = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")  # of a JVM that lives for a second
 STEPS = ("written", "rows", "adopted", "inbox")

@@ -23,7 +23,6 @@ from engine.homing import partition_of
 from engine.ids import IdGenerator
 from engine.ports import Record
 from ops.children import child_command
-from ops.stack_run import Stack
 from topics.log_embedded import system_clock_ms
 from topics.log_kafka import KafkaLog
 from topics.logs import open_log
@@ -38,16 +37,13 @@ class Kafka:
     cell has a name of its own too: its group is `cell.NAME`, whatever the topic, and a killed one
     keeps its place in it for a while."""
 
-    def __init__(self, folder: Path, servers: str, hbase: Stack | None = None) -> None:
-        """On the Kafka at `servers`; the store is embedded, or in `hbase`."""
+    def __init__(self, folder: Path, servers: str) -> None:
+        """On the Kafka at `servers`; the store is embedded."""
         self.cell = topic = f"t{uuid.uuid4().hex[:12]}"
         self.group = f"cell.{self.cell}"
-        parts = {}
-        if hbase is not None:
-            parts = {"store": hbase.hbase_url(topic), "helper": str(hbase.helper)}
         self.folder = folder
         self.config = folder / CONFIG_FILE
-        write_config(folder, PARTITIONS, Urls(f"kafka://{servers}/{topic}", **parts), self.cell)
+        write_config(folder, PARTITIONS, Urls(f"kafka://{servers}/{topic}"), self.cell)
         self.settings = settings_of(folder)
         log = open_log(self.settings.firehose)
         assert isinstance(log, KafkaLog)

@@ -26,7 +26,7 @@ from tests.chaos.up import Up
 
 USERS, AUTHORS, FOLLOWS, PARTITIONS = 120, 30, 1_200, 8
 CELLS = ("c1", "c2")
-_BATCH, _PAUSE_S = 10, 0.1  # of the load: some 100 events a second
+_BATCH, _PAUSE_S = 5, 0.1  # of the load: some 50 events a second
 _PREFIX = "number "
 _NDJSON = {"content-type": "application/x-ndjson"}
 _GIVE_UP_S = 20.0  # of one request: longer than any answer may take

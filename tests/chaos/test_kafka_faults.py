@@ -33,7 +33,6 @@ from topics.urls import KafkaPlace
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
-    pytest.mark.long,
     pytest.mark.skipif(bool(kafka_broker.missing()), reason=kafka_broker.missing() or "-"),
 ]
 RECOVERY_S = 60
@@ -66,21 +65,21 @@ log = KafkaLog.open(KafkaPlace(*sys.argv[1:], 1), create=False)
 print("open", flush=True)
 ended = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), ended.set())).start()
-asked = refused = 0
+asked = 0
 while not ended.is_set():
     try:
         log.commit("asked", {0: asked})
         asked += log.committed("asked") == {0: asked}
     except FirecellError:
-        refused += 1
-print(asked, refused)
+        pass
+print(asked)
 """
 
 
 @contextmanager
 def asking(world: Kafka) -> Iterator[None]:
-    """A process that keeps a group's place all the time: it is refused at times, and never ends.
-    (The admin client's questions ended it, by a fault in C.)"""
+    """A process that keeps a group's place all the time: it may be refused, and never ends. (The
+    admin client's questions ended it, by a fault in C.)"""
     place = world.settings.firehose.place
     assert isinstance(place, KafkaPlace)
     child = subprocess.Popen(
@@ -96,7 +95,7 @@ def asking(world: Kafka) -> Iterator[None]:
         child.kill()
         child.wait()
     assert child.returncode == 0, complaint
-    assert min(map(int, said.split())) > 0, said
+    assert int(said) > 0, said
 
 
 def test_the_broker_stopped_and_killed_under_load_restart(stack: Stack, tmp_path: Path) -> None:

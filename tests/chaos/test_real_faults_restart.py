@@ -24,7 +24,6 @@ from topics.logs import open_log
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
-    pytest.mark.long,
     pytest.mark.skipif(bool(real_parts.missing()), reason=real_parts.missing()),
 ]
 RECOVERED_S = 60.0  # after the part's return
@@ -61,6 +60,7 @@ def tell(run: RealRun, what: str, took: float) -> None:
 def test_a_part_is_stopped_and_goes_on(part: str, run: RealRun) -> None:
     run.must_serve = part in ("redis", "kafka")  # pages need neither
     run.stack.pause(part)
+    assert {one.name: one.state for one in run.stack.status()}[part] == "paused"
     time.sleep(STOPPED_S)
     run.stack.resume(part)
     took = run.recovered(RECOVERED_S)

@@ -34,7 +34,6 @@ from topics.logs import open_log
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
-    pytest.mark.long,
     pytest.mark.skipif(bool(real_parts.missing()), reason=real_parts.missing()),
 ]
 GRAPH = os.environ.get("FIRECELL_TEST_GRAPH", "")  # conftest clears the environment of tests
