@@ -13,8 +13,11 @@ again; doing so begins at step 1 and ends the same. The cell must not run (its l
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +46,7 @@ _SWAPPED = (STORE, DECISIONS, GRAPH)
 _WITH_THE_OLD = ("replays", "rebuild.json")  # they speak of the state that goes
 
 Crash = Callable[[str], None]
+_log = logging.getLogger("firecell.restore")
 
 
 def own_cell(folder: Path, cell: str, wait_s: float) -> FileLock:
@@ -173,31 +177,52 @@ def swap(folder: Path, incoming: Path, crash: Crash) -> None:
         if (incoming / part).exists():
             (incoming / part).rename(here)
         sync_folder(folder)
-    _add_markers(folder / MARKERS, incoming / MARKERS)
+    _add_markers(folder, incoming / MARKERS, crash)
 
 
-def _add_markers(here: Path, snapshot: Path) -> None:
-    """I7: the newer of both, reader by reader. Markers that cannot be read are replaced."""
+def _add_markers(folder: Path, snapshot: Path, crash: Crash) -> None:
+    """I7: the newer of both, reader by reader. Markers that cannot be read, or are another cell's,
+    are put aside, and the snapshot's take their place."""
+    here, kept = folder / MARKERS, folder / REPLACED / MARKERS
     if not snapshot.exists():
         return
     if here.exists():
-        try:
-            mine = EmbeddedMarkers.open(here)
-        except Corruption:
-            here.rename(here.parent / REPLACED / MARKERS)
+        if _added(here, snapshot):
+            return
+        if kept.exists():
+            remove(here)  # put there by the attempt that was cut short
         else:
-            theirs = EmbeddedMarkers.open(snapshot)
-            batch = []
+            here.rename(kept)
+        crash("aside")
+    snapshot.rename(here)
+    sync_folder(folder)
+
+
+def _added(here: Path, snapshot: Path) -> bool:
+    """Whether the markers that are there could take in the snapshot's. They are read to their end
+    first: a damaged page would otherwise be found by its reader."""
+    with closing(EmbeddedMarkers.open(snapshot)) as theirs:
+        try:
+            with closing(EmbeddedMarkers.open(here)) as mine:
+                deque(mine.all(), maxlen=0)
+                owners = {each for each in (mine.owner(), theirs.owner()) if each is not None}
+        except Corruption as error:
+            _log.warning("the markers in %s are put aside: %s", here, error)
+            return False
+        if len(owners) > 1:
+            _log.warning("the markers in %s are another cell's, and put aside", here)
+            return False
+        with closing(EmbeddedMarkers.open(here)) as mine:
+            batch: list[tuple[int, int]] = []
             for marker in theirs.all():
                 batch.append(marker)
                 if len(batch) == RESTORE_MARKERS:
                     mine.advance_many(batch)
                     batch = []
             mine.advance_many(batch)
-            theirs.close()
-            mine.close()
-            return
-    snapshot.rename(here)
+            for owner in owners:
+                mine.begin(owner)
+    return True
 
 
 def remove(path: Path) -> None:
