@@ -24,7 +24,6 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,11 @@ from typing import Any
 import uvloop
 
 from cells.faust_app import build_app, leave
-from cells.progress import Progress, log_
-from cells.worker import Worker
+from cells.progress import Parts, Progress, log_
 from engine import limits
 from engine.errors import FirecellError, Precondition, RetentionPassed, Unavailable
-from engine.ports import Log, Record, Store
+from engine.ports import Record
+from topics.backoff import Backoff
 from topics.kafka_records import relayed
 from topics.urls import KafkaPlace
 
@@ -45,24 +44,14 @@ class FaustRunner(Progress):
     """Drives one worker with Faust; the public methods are those of `cells.runner.Runner`."""
 
     def __init__(
-        self,
-        cell: str,
-        log: Log,
-        store: Store,
-        worker: Worker,
-        save_graph: Callable[[list[int]], None],
-        now_ms: Callable[[], int],
-        *,
-        place: KafkaPlace,
-        folder: Path,
-        shared: bool,
+        self, parts: Parts, *, place: KafkaPlace, folder: Path, shared: bool
     ) -> None:
         """`folder` is for what Faust keeps; `shared`: other workers may be in the group."""
-        super().__init__(cell, log, store, worker, save_graph, now_ms)
+        super().__init__(parts)
         self.shared = shared
         self.place = place
         self.folder = folder
-        self.group = f"cell.{cell}"
+        self.group = f"cell.{self.cell}"
         self._apply_pool = ThreadPoolExecutor(1, thread_name_prefix="fan-out")
         self._thread = threading.Thread(target=self._run, name="faust", daemon=True)
         self._looking = threading.Thread(target=self._look, name="ends", daemon=True)
@@ -80,15 +69,11 @@ class FaustRunner(Progress):
         """Start to look at the ends of the firehose; the app is somebody else's."""
         self._looking.start()
 
-    def begin_stop(self) -> None:
-        """Take nothing more; what is in hand goes on."""
-        self._stop.set()
-
     def stop(self, deadline_s: float) -> bool:
         """Finish the batches in hand, acknowledge them, leave the group, keep the graph; False
         when the deadline passed."""
         deadline = time.monotonic() + deadline_s
-        self._stop.set()
+        self.begin_stop()
         for thread in (self._thread, self._looking):
             if thread.is_alive():
                 thread.join(max(deadline - time.monotonic(), 0))
@@ -103,7 +88,7 @@ class FaustRunner(Progress):
 
     def _run(self) -> None:
         """Apps, one after the other, until told to stop. Only Kafka's absence leads to the next."""
-        wait_ms = limits.RETRY_FIRST_MS
+        waits = Backoff()
         try:
             while not self._stop.is_set():
                 started = time.monotonic()
@@ -117,9 +102,8 @@ class FaustRunner(Progress):
                 if self.failure is not None:
                     return
                 if time.monotonic() - started > limits.RESTART_HEALTHY_S:
-                    wait_ms = limits.RETRY_FIRST_MS
-                self._stop.wait(wait_ms / 1_000)
-                wait_ms = min(wait_ms * 2, limits.RETRY_MS_MAX)
+                    waits.reset()
+                self._stop.wait(waits.next_s())
         except BaseException as error:
             self.fail(error)
         finally:

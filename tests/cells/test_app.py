@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cells.app import FaustRunner, record_of
+from cells.progress import Parts
 from cells.settings import load_settings
 from engine import limits
 from engine.errors import Misconfigured, Precondition
@@ -53,11 +54,11 @@ def runner(log: FakeLog, durable: list[int]) -> FaustRunner:
     store = SimpleNamespace(positions=lambda: (durable, [0, 0]), gaps=list)
     worker = SimpleNamespace(next_offsets=list(durable), times_ms=[0, 0])
     made: Any = FaustRunner(
-        *("c1", log, store, worker, lambda at: None, lambda: 0),
+        Parts("c1", log, store, worker, lambda at: None, lambda: 0),  # type: ignore[arg-type]
         place=PLACE,
         folder=Path("x"),
         shared=False,
-    )  # type: ignore[arg-type]
+    )
     return made
 
 
