@@ -24,6 +24,7 @@
 | hbase_runs | its sorted runs: staged, then adopted |
 | hbase_markers, hbase_decisions | the ports `Markers` and `Decisions` on HBase |
 | markers, decisions, synced | the ports `Markers` and `Decisions` on LMDB; what they share |
+| born | that neither is ever lost unnoticed |
 | intervals | which authors are pulled here, and what was recorded of it |
 | pull | inboxes with the posts of pulled authors merged in |
 | reader, page_bytes | pages: keys -> posts -> the *visible* rule -> JSON bytes |

@@ -193,3 +193,25 @@ def _family_options(name: str, cache: Cache) -> Options:
         options.set_universal_compaction_options(universal)
         options.set_level_zero_file_num_compaction_trigger(limits.INBOX_RUNS_MIN)
     return options
+
+
+def statistics(text: str) -> dict[str, int]:
+    """The tickers of RocksDB's statistics: lines like `rocksdb.x.y COUNT : 12`."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 4 and words[1:3] == ["COUNT", ":"]:
+            found[words[0]] = int(words[3])
+    return found
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of the files below `folder`; those that go away meanwhile do not count."""
+    total = 0
+    for entry in folder.rglob("*"):
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            continue
+        total += status.st_size
+    return total

@@ -126,6 +126,7 @@ PULL_CHUNK_ENTRIES = 8  # of an outbox, at first: a page takes few of each autho
 PULL_HEAD_ENTRIES = 64  # of each pulled author's outbox kept in memory: three pages of theirs alone
 PULL_SKIPPED_MAX = 500  # posts from before the follow that are passed over without a place holder
 DECISIONS_MAP_BYTES = 1024 * 1024 * 1024  # sparse; a decision costs some 100 bytes
+DECISIONS_READERS_MAX = 126  # threads that read them at the same moment: a few, seldom
 
 # --- caches --------------------------------------------------------------------------------------
 CACHE_BYTES_DEFAULT = 512 * 1024 * 1024

@@ -199,6 +199,12 @@ class Store(Scans, Protocol):
     def write_positions(self, positions: Mapping[int, tuple[int, int]]) -> None:
         """Step 3: next offsets and times, synced."""
 
+    def begun(self) -> dict[str, bytes]:
+        """What was begun beside this store (`markers`, `decisions`) -> whose it was then."""
+
+    def note_begun(self, what: str, owner: bytes) -> None:
+        """Note that; durable on return."""
+
     def positions(self) -> tuple[list[int], list[int]]:
         """(next offset, append time ms of the last applied record) of every partition."""
 
@@ -275,6 +281,12 @@ class Store(Scans, Protocol):
 class Markers(Protocol):
     """Read markers: born in the cell, so kept apart and synced (I7)."""
 
+    def owner(self) -> bytes | None:
+        """Whose they are, as `begin` noted it; None: nobody's yet."""
+
+    def begin(self, owner: bytes) -> None:
+        """Note whose they are, durable on return."""
+
     def get(self, reader: int) -> int | None:
         """The marker in force, a post id."""
 
@@ -293,6 +305,12 @@ class Markers(Protocol):
 
 class Decisions(Protocol):
     """Recorded decisions: born in the cell, so kept apart and synced. Few, and never removed."""
+
+    def owner(self) -> bytes | None:
+        """Whose they are, as `begin` noted it; None: nobody's yet."""
+
+    def begin(self, owner: bytes) -> None:
+        """Note whose they are, durable on return."""
 
     def intervals(self) -> list[AuthorInterval]:
         """All of them, by author and from_offset."""
