@@ -28,6 +28,7 @@
 | intervals | which authors are pulled here, and what was recorded of it |
 | pull | inboxes with the posts of pulled authors merged in |
 | reader, page_bytes | pages: keys -> posts -> the *visible* rule -> JSON bytes |
+| unread | how many of them above the marker |
 | cache | the in-process post cache |
 | cache_redis | the post cache on Redis, shared by processes |
 | relations | whom a reader does not see |

@@ -9,10 +9,9 @@ other cells.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from itertools import compress
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from cells.graph import Graph
 from cells.page_bytes import closed, encode, follow_page, joined, posts_page, user_cursor
 from cells.pull import PulledInbox
 from cells.relations import RelationsCache
+from cells.unread import Judged, UnreadCounts
 from engine import limits
 from engine.errors import Conflict, Gone, NotFound, WrongCell
 from engine.homing import HomeRange
@@ -53,20 +53,6 @@ class Progress(Protocol):
         """Spans that are not covered."""
 
 
-class Judged(NamedTuple):
-    """A slice of an inbox with its posts: parallel lists, newest first."""
-
-    posts: list[int]
-    authors: list[int]
-    shown: list[Shown]
-    visible: list[bool]
-    whole: bool  # nothing lies behind this slice
-
-    def reaches(self, post: int) -> bool:
-        """Whether every key above `post` is in this slice of the inbox's head."""
-        return self.whole or self.posts[-1] <= post
-
-
 class Reader:
     """All read routes of one cell."""
 
@@ -95,9 +81,7 @@ class Reader:
         self._now_ms = now_ms
         self.remote = store.remote or cache.remote  # pages wait for a network
         self._cell_json = encode(cell)
-        # reader -> (version, marker, unread): a walk counts once, not on every page
-        self._unread_known: OrderedDict[int, tuple[int, int | None, tuple[int, bool]]]
-        self._unread_known = OrderedDict()
+        self._unread = UnreadCounts(inbox.older, self._judge)
 
     # --- the dashboard ---
 
@@ -111,12 +95,12 @@ class Reader:
         if newer is not None:
             start = parse_cursor(newer, "newer")
             posts, following = self._page_newer(reader, start, limit)
-            unread, capped = self._unread(reader, marker, None, version)
+            unread, capped = self._unread.of(reader, marker, None, version)
             top = None
         else:
             start_older = parse_cursor(cursor, "cursor") if cursor is not None else None
             posts, following, head = self._page_older(reader, start_older, limit)
-            unread, capped = self._unread(reader, marker, head, version)
+            unread, capped = self._unread.of(reader, marker, head, version)
             top = start_older.post if start_older is not None else None
         oldest = following.post if following is not None else None
         # joined, not formatted: a page is some 8 KB, and each copy of it is felt
@@ -239,30 +223,6 @@ class Reader:
         epoch = self._cache.epoch()
         filled = iter(self._cache.fill(missing, self._store.post_rows(missing), epoch))
         return [entry if entry is not None else next(filled) for entry in found]
-
-    def _unread(
-        self, reader: int, marker: int | None, head: Judged | None, version: int
-    ) -> tuple[int, bool]:
-        """(visible posts above the marker, whether counting stopped before the last of them).
-
-        With a marker the count goes up to UNREAD_MAX. A reader without one never marks: what a
-        first page of the usual size holds is counted, and no more is looked at.
-        """
-        known = self._unread_known.get(reader)
-        if known is not None and known[:2] == (version, marker):
-            return known[2]
-        least = -1 if marker is None else marker
-        most = limits.PAGE_POSTS_DEFAULT if marker is None else limits.UNREAD_MAX
-        if head is None or not (head.reaches(least) or len(head.posts) > most):
-            head = self._judge(reader, self._inbox.older(reader, b"", most + 1), most)
-        asked = len(head.posts) - (not head.whole)  # a slice that goes on has one key more
-        newer = zip(head.posts[:asked], head.visible, strict=False)
-        unread = min(sum(visible for post, visible in newer if post > least), limits.UNREAD_MAX)
-        counted = unread, not head.reaches(least)
-        self._unread_known[reader] = (version, marker, counted)
-        if len(self._unread_known) > limits.RELATIONS_CACHE_READERS_MAX:
-            self._unread_known.popitem(last=False)
-        return counted
 
     def _gaps(self, newest: int | None, oldest: int | None) -> bytes:
         """The gaps that overlap a page's span of time."""
