@@ -24,6 +24,7 @@ import gc
 import os
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -211,19 +212,20 @@ class FaustRunner(Progress):
 
     async def take(self, stream: Any) -> None:
         """Steps 2-4, for the life of one agent. What comes while a batch is applied gathers for the
-        next one, so a busy worker takes few and large batches."""
+        next one, so a busy worker takes few and large batches: as large as on the embedded log,
+        and cut by the worker where the store aims at no more keys."""
         gc.freeze()  # what is there now stays; each event makes a dozen objects, in no cycles
         gc.set_threshold(limits.FAUST_COLLECT_OBJECTS)
-        waiting: list[Any] = []
+        waiting = Waiting()
         room = asyncio.Event()
         applying: asyncio.Task[None] | None = None
         taken = stream.noack_take(limits.FAUST_TAKE_EVENTS, within=limits.FAUST_WITHIN_S)
         try:
             async for events in taken:
-                waiting += events
+                waiting.add(events)
                 if applying is None or applying.done():
                     applying = asyncio.create_task(self._apply_waiting(waiting, room))
-                while len(waiting) >= limits.FAUST_BATCH_EVENTS and not applying.done():
+                while waiting.fills(*self._room()) and not applying.done():
                     room.clear()
                     await room.wait()
                 if self._stop.is_set() or self.failure is not None:
@@ -233,13 +235,12 @@ class FaustRunner(Progress):
             if applying is not None:
                 applying.cancel()
 
-    async def _apply_waiting(self, waiting: list[Any], room: asyncio.Event) -> None:
+    async def _apply_waiting(self, waiting: Waiting, room: asyncio.Event) -> None:
         """Steps 3 and 4, one batch after the other, until nothing waits."""
         loop = asyncio.get_running_loop()
         try:
-            while waiting and self.failure is None and not self._stop.is_set():
-                events = waiting[: limits.FAUST_BATCH_EVENTS]
-                del waiting[: limits.FAUST_BATCH_EVENTS]
+            while waiting.events and self.failure is None and not self._stop.is_set():
+                events = waiting.take(*self._room())
                 room.set()
                 records = [record_of(event.message) for event in events]
                 self._batches_in_hand += 1
@@ -300,6 +301,39 @@ class FaustRunner(Progress):
             self.failure = error
             known = isinstance(error, FirecellError)
             log_.error("cell %s stopped: %s", self.cell, error, exc_info=None if known else error)
+
+
+class Waiting:
+    """Events that were taken, of which no batch has been made yet. On the app's loop only."""
+
+    def __init__(self) -> None:
+        self.events: deque[Any] = deque()
+        self.bytes = 0  # of their frames; an event costs some 500 beside its own (measured)
+
+    def add(self, events: list[Any]) -> None:
+        """Behind those that wait."""
+        self.events += events
+        self.bytes += sum(map(_size, events))
+
+    def fills(self, events_max: int, bytes_max: int) -> bool:
+        """Whether they are a batch that has no room left."""
+        return len(self.events) >= events_max or self.bytes >= bytes_max
+
+    def take(self, events_max: int, bytes_max: int) -> list[Any]:
+        """The first of them, within both bounds; at least one."""
+        taken: list[Any] = []
+        size = 0
+        while self.events and len(taken) < events_max:
+            size += _size(self.events[0])
+            if taken and size > bytes_max:
+                break
+            taken.append(self.events.popleft())
+        self.bytes -= sum(map(_size, taken))
+        return taken
+
+
+def _size(event: Any) -> int:
+    return len(event.message.value or b"")
 
 
 def record_of(message: Any) -> Record:

@@ -252,6 +252,12 @@ class Progress:
         bound = limits.BULK_UNTIL_EVENTS if self._store.bulk else limits.BULK_FROM_EVENTS
         self._store.bulk = self.lag_events() >= bound
 
+    def _room(self) -> tuple[int, int]:
+        """(events, bytes of their frames) of one batch at most: what `keys_aim` of the store takes
+        of posts with some hundred followers each, in proportion when it aims at more."""
+        batches = max(self._store.keys_aim // limits.WORKER_KEYS_AIM, 1)
+        return limits.WORKER_EVENTS_MAX * batches, limits.WORKER_BYTES_MAX * batches
+
     def _apply_all(self, records: list[Record]) -> None:
         while records:
             batch = self._patiently(partial(self._worker.plan, records))

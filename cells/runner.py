@@ -84,10 +84,7 @@ class Runner(Progress):
         self._keep_place(final=False)
 
     def _gather(self) -> list[Record]:
-        at = self._worker.next_offsets
-        batches = max(self._store.keys_aim // limits.WORKER_KEYS_AIM, 1)
-        events, size = limits.WORKER_EVENTS_MAX * batches, limits.WORKER_BYTES_MAX * batches
-        return gather(self._log, at, self._ends, events, size)
+        return gather(self._log, self._worker.next_offsets, self._ends, *self._room())
 
     def _keep_place(self, final: bool) -> None:
         """The group's position (for lag, never ahead of durable) and the graph's snapshot."""
