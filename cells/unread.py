@@ -14,31 +14,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
 
+from cells.judge import Head, Judged
 from engine import limits
 from engine.keys import INBOX_KEY_BYTES
-from engine.ports import Shown
-
-
-class Judged(NamedTuple):
-    """A slice of an inbox with its posts: parallel lists, newest first. `visible` may be one short:
-    the key behind what was asked for."""
-
-    posts: list[int]
-    authors: list[int]
-    shown: list[Shown]
-    visible: list[bool]
-    whole: bool  # nothing lies behind this slice
-
-    def reaches(self, post: int) -> bool:
-        """Whether every key above `post` is in this slice of the inbox's head."""
-        return self.whole or self.posts[-1] <= post
-
-    def above(self, post: int) -> int:
-        """How many visible posts of it are newer than `post`."""
-        pairs = zip(self.posts, self.visible, strict=False)
-        return sum(visible for each, visible in pairs if each > post)
 
 
 class UnreadCounts:
@@ -55,16 +34,17 @@ class UnreadCounts:
         self._known: OrderedDict[int, tuple[int, int | None, tuple[int, bool]]] = OrderedDict()
 
     def of(
-        self, reader: int, marker: int | None, head: Judged | None, version: int
+        self, reader: int, marker: int | None, looked: Head | None, version: int
     ) -> tuple[int, bool]:
-        """(unread posts, whether there are more, or may be). `head`: of the inbox, when a page has
-        looked at it; `version` changes with every batch."""
+        """(unread posts, whether there are more, or may be). `looked`: the inbox's head,
+        when a page has looked at it; `version` changes with every batch."""
         known = self._known.get(reader)
         if known is not None and known[:2] == (version, marker):
             return known[2]
         seen = -1 if marker is None else marker
         bound = limits.PAGE_POSTS_DEFAULT if marker is None else limits.UNREAD_MAX
         enough = bound if marker is None else bound + 1
+        head = looked() if looked is not None else None
         found, ended = (0, False) if head is None else (head.above(seen), head.reaches(seen))
         if found < enough and not ended:
             found, ended = self._count(reader, seen, enough)
