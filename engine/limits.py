@@ -1,7 +1,8 @@
 """Every bound and default of Firecell, each with its unit in its name and its reason beside it.
 
-Invariant I12: every queue, batch, page, scan, body and retry has a bound, and it is here.
-Nothing else may hold such a number; `tests/test_tidy.py` looks for strays.
+Invariant I12: every queue, batch, page, scan, body and retry has a bound, and it is here; those of
+the local real stack alone, which no feed needs, are in `engine/limits_stack.py`. Nothing else may
+hold such a number; `tests/test_tidy.py` looks for strays.
 """
 
 # --- numbers of the formats (never change: they are on disk) -------------------------------------
@@ -223,45 +224,6 @@ PROCESS_WATCH_S = 0.1  # how often a process looks whether its fan-out thread fa
 PUBLISH_TROUBLE_S = 10  # after a failed append without a later success, /readyz says so this long
 PROXY_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of a cell: 200 posts of 128 KiB are less
 
-# --- the local real stack (ops/stack*.py): the ports that each server's own papers name ----------
-STACK_KAFKA_PORT = 9092
-STACK_KAFKA_CONTROLLER_PORT = 9093
-STACK_REDIS_PORT = 6379
-STACK_NAMENODE_PORT = 8020
-STACK_NAMENODE_HTTP_PORT = 9870
-STACK_DATANODE_PORT = 9866
-STACK_DATANODE_HTTP_PORT = 9864
-STACK_DATANODE_IPC_PORT = 9867
-STACK_ZOOKEEPER_PORT = 2181
-STACK_MASTER_PORT = 16_000
-STACK_REGIONSERVER_PORT = 16_020
-STACK_THRIFT_PORT = 9090
-STACK_FREE_PORT_MIN = 15_000  # free ports are sought here: below those that the kernel hands out
-STACK_FREE_PORT_MAX = 31_999
-STACK_FREE_PORT_TRIES_MAX = 2_000
-STACK_PORT_MIN = 1_024  # below it a server would need to be root
-STACK_KAFKA_HEAP_MB = 768
-STACK_HDFS_HEAP_MB = 512  # of the NameNode and of the DataNode
-STACK_HBASE_HEAP_MB = 3_072  # with 1 GB, HBase holds key writers back while it flushes (measured)
-STACK_THRIFT_HEAP_MB = 512
-STACK_REDIS_MEMORY_MB = 256  # least recently used keys go first: it is a cache
-STACK_HEAP_MB_MIN = 128
-STACK_HEAP_MB_MAX = 65_536
-STACK_HELPER_HEAP_MB = 256
-STACK_UP_S = 180  # one server gets this long to answer: 2 cores may be busy with other things
-STACK_POLL_S = 0.1  # between two probes of a server that starts
-STACK_PROBE_S = 3  # one probe waits this long for its answer
-STACK_STOP_S = 40  # TERM: HBase writes its memory out; then KILL
-STACK_KILLED_S = 10  # KILL: gone within this, unless the kernel itself hangs
-STACK_FORMAT_S = 90  # formatting Kafka's or HDFS' folder: one short JVM
-STACK_DOWNLOAD_S = 1_800  # some 250 files from a registry on a slow line
-STACK_ANSWER_BYTES_MAX = 4 * 1024 * 1024  # of one probe
-STACK_LOG_FILE_MB = 32  # of one server; two older ones are kept
-STACK_RESTART_MS_MAX = 30_000  # backoff of a server that keeps ending, under --foreground
-STACK_BROKER_SESSION_MS = 3_000  # of Kafka's broker: after a kill it is waited out
-STACK_SESSION_MS = 120_000  # of ZooKeeper: a process stopped for less goes on where it was
-STACK_TICK_MS = 6_000  # a twentieth of the session, or ZooKeeper grants less
-
 # --- HBase (cells/store_hbase.py, cells/hbase_*.py, engine/hfiles.py) ----------------------------
 HFILE_BLOCK_ENTRIES = 1_456  # records of one data block: 64 KB decoded, HBase's own default
 HFILE_SLAB_BLOCKS = 32  # blocks laid out at once: 1 MB, stays in the processor's cache
@@ -331,8 +293,6 @@ FAUST_GROUP_WAIT_S = 45  # at start, for a killed predecessor to leave: its sess
 FAUST_STOP_S = 10  # of the drain, for Faust's own stop
 CELL_WORKERS_MAX = 64  # processes of one cell on this machine
 ENDS_EVERY_S = 0.2  # how often the ends of the firehose are looked at, for lag and readiness
-STACK_WATCH_S = 0.5  # between two looks, in the foreground, at whether all servers live
-STACK_OUTAGE_S = 120  # HBase waits this long for a DataNode or NameNode that was killed
 
 # --- Bluesky Jetstream import (topics/jetstream*.py, ops/import_jetstream.py) --------------------
 JETSTREAM_LINE_BYTES_MAX = 1024 * 1024  # of one event: AT Protocol's records are at most that

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 
 from engine.errors import FirecellError
-from engine.limits import RESTART_FIRST_MS, RESTART_HEALTHY_S, STACK_RESTART_MS_MAX, STACK_WATCH_S
+from engine.limits import RESTART_FIRST_MS, RESTART_HEALTHY_S
+from engine.limits_stack import STACK_RESTART_MS_MAX, STACK_WATCH_S
 from ops import stack_processes
 from ops.stack_processes import living
 from ops.stack_run import Stack
