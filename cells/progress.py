@@ -94,8 +94,8 @@ class Progress:
         return self._worker.next_offsets[partition] > offset
 
     def version(self) -> int:
-        """Changes with every batch."""
-        return self._worker.counts.batches
+        """Changes with every batch, and with those of other workers of the cell."""
+        return self._worker.counts.batches + self._worker.counts.others
 
     def settled_ms(self) -> int:
         """Everything appended before this Unix ms is applied, less the margin."""
