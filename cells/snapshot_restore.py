@@ -14,8 +14,10 @@ again; doing so begins at step 1 and ends the same. The cell must not run (its l
 from __future__ import annotations
 
 import logging
+import os
 import shutil
-from collections import deque
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -33,7 +35,7 @@ from cells.snapshot_files import (
     check_files,
     copy_part,
 )
-from engine.errors import Corruption, Precondition
+from engine.errors import Corruption, Precondition, Unavailable
 from engine.homing import HomeRange
 from engine.limits import RESTORE_MARKERS
 from engine.ports import Log
@@ -47,6 +49,17 @@ _WITH_THE_OLD = ("replays", "rebuild.json")  # they speak of the state that goes
 
 Crash = Callable[[str], None]
 _log = logging.getLogger("firecell.restore")
+_WALK = """
+import sys
+from pathlib import Path
+from cells.markers import EmbeddedMarkers
+from engine.errors import Corruption
+try:
+    for _ in EmbeddedMarkers.open(Path(sys.argv[1])).all():
+        pass
+except Corruption as error:
+    sys.exit(error.exit_code)
+"""
 
 
 def own_cell(folder: Path, cell: str, wait_s: float) -> FileLock:
@@ -199,30 +212,45 @@ def _add_markers(folder: Path, snapshot: Path, crash: Crash) -> None:
 
 
 def _added(here: Path, snapshot: Path) -> bool:
-    """Whether the markers that are there could take in the snapshot's. They are read to their end
-    first: a damaged page would otherwise be found by its reader."""
-    with closing(EmbeddedMarkers.open(snapshot)) as theirs:
-        try:
-            with closing(EmbeddedMarkers.open(here)) as mine:
-                deque(mine.all(), maxlen=0)
-                owners = {each for each in (mine.owner(), theirs.owner()) if each is not None}
-        except Corruption as error:
-            _log.warning("the markers in %s are put aside: %s", here, error)
-            return False
+    """Whether the markers that are there could take in the snapshot's."""
+    if not _whole(here):
+        _log.warning("the markers in %s are damaged, and put aside", here)
+        return False
+    opened = EmbeddedMarkers.open
+    with closing(opened(snapshot)) as theirs, closing(opened(here)) as mine:
+        owners = {each for each in (mine.owner(), theirs.owner()) if each is not None}
         if len(owners) > 1:
             _log.warning("the markers in %s are another cell's, and put aside", here)
             return False
-        with closing(EmbeddedMarkers.open(here)) as mine:
-            batch: list[tuple[int, int]] = []
-            for marker in theirs.all():
-                batch.append(marker)
-                if len(batch) == RESTORE_MARKERS:
-                    mine.advance_many(batch)
-                    batch = []
-            mine.advance_many(batch)
-            for owner in owners:
-                mine.begin(owner)
+        batch: list[tuple[int, int]] = []
+        for marker in theirs.all():
+            batch.append(marker)
+            if len(batch) == RESTORE_MARKERS:
+                mine.advance_many(batch)
+                batch = []
+        mine.advance_many(batch)
+        for owner in owners:
+            mine.begin(owner)
     return True
+
+
+def _whole(markers: Path) -> bool:
+    """Whether markers can be read to their end, before any is written: a damaged page would
+    otherwise be found by its reader. In a process of its own, as LMDB aborts the one in which it
+    meets some kinds of damage. Unavailable when nobody can tell."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _WALK, str(markers)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode not in (0, Corruption.exit_code) and done.returncode > 0:
+        words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise Unavailable(f"could not read the markers in {markers}: {' '.join(words)}; try again")
+    return done.returncode == 0
 
 
 def remove(path: Path) -> None:

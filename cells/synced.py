@@ -8,6 +8,7 @@ what for). One process has such a database open; any number of its threads may c
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,7 @@ class SyncedDatabase:
                 sync=True,
                 max_dbs=0,
             )
+            _fill(folder / _FILE, environment)
         except (lmdb.Error, OSError) as error:
             raise translate(error, f"open the {cls.what} in {folder}") from error
         return cls(environment)
@@ -94,6 +96,14 @@ class SyncedDatabase:
             environment, self._environment = self._environment, None
             if environment is not None:
                 environment.close()
+
+
+def _fill(file: Path, environment: lmdb.Environment) -> None:
+    """Make a file that was cut short as long as it says that it is: what is missing then reads as
+    damage. Beyond its end LMDB's memory map would end the process, and not say why."""
+    used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    if file.stat().st_size < used:
+        os.truncate(file, used)
 
 
 def is_there(folder: Path) -> bool:
