@@ -372,6 +372,7 @@ GROUP_WARN_S = 6 * 3_600  # a group whose place is dropped sooner than this is w
 REWIND_SAMPLE_RECORDS = 1_000  # read to tell how long a rewind will take
 REWIND_BODY_BYTES_MAX = 64 * 1024
 DASHBOARD_STREAM_LOOK_S = 0.05  # how often new batches of a cell are looked for
+DASHBOARD_STREAM_ASKING_MAX = 8  # streams that ask for a page at once: half of PAGE_THREADS
 DASHBOARD_STREAM_SEEN_MAX = 10_000  # posts above `settled` that are remembered, of one stream
 
 # --- snapshots, replay, verify, audit (cells/{snapshot,replay,verify,audit}*.py) -----------------
