@@ -167,6 +167,7 @@ HTTP_HEADER_BYTES_MAX = 32 * 1024
 HTTP_CONNECTIONS_MAX = 2_000
 HTTP_KEEPALIVE_S = 75
 HTTP_BODY_WAIT_S = 30
+HTTP_TAKE_WAIT_S = 30  # a client that takes nothing of the last bytes for so long is cut off
 HTTP_HEADER_WAIT_S = 20  # a client that has not sent its headers by then is cut off
 HTTP_BACKLOG = 2_048  # connections that the kernel holds before they are accepted
 PORT_MAX = 65_535

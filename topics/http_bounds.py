@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from engine.errors import TooLarge
 from engine.limits import HTTP_CONNECTIONS_MAX, HTTP_HEADER_BYTES_MAX, HTTP_HEADER_WAIT_S
 from topics.http_body import Headers
+from topics.http_streaming import CONNECTION
 
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -85,8 +86,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """A head begins."""
         self._in_head = True
         super().on_message_begin()
-        abort: dict[object, object] = {"abort": self.transport.abort}
-        self.scope["extensions"] = {"firecell.abort": abort}  # for a client that takes nothing
+        transport = self.transport
+        functions: dict[object, object] = {
+            "abort": transport.abort,
+            "untaken": transport.get_write_buffer_size,
+        }
+        self.scope["extensions"] = {CONNECTION: functions}  # for clients that take nothing
 
     def on_headers_complete(self) -> None:
         """A head ends: refuse one that came too large in a single piece; answer a quick one."""
