@@ -1,8 +1,10 @@
-"""The HTTP parser with bounds: header bytes, time for headers, connections. One per connection,
-in the event loop's thread.
+"""The HTTP parser with bounds: header bytes, time for headers, connections, requests in line, time
+for what a closed connection still has to take. One per connection, in the event loop's thread.
 
 uvicorn's httptools protocol bounds neither the bytes of a header nor the time that a client takes
-to send it, so 2,000 silent connections would shut everybody out.
+to send it, so 2,000 silent connections would shut everybody out. Nor does it bound the requests
+that a client sends before the answers (`receive` of the one in hand reads on), nor how long a
+closed connection waits for a client that takes nothing.
 
 An app with `answer_quickly` (topics/http.py) is asked at the end of a plain GET's head, before
 there is a task or an ASGI message, and its page leaves in one write, which wakes its reader once.
@@ -14,10 +16,18 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine.errors import TooLarge
-from engine.limits import HTTP_CONNECTIONS_MAX, HTTP_HEADER_BYTES_MAX, HTTP_HEADER_WAIT_S
+from engine.limits import (
+    HTTP_CONNECTIONS_MAX,
+    HTTP_HEADER_BYTES_MAX,
+    HTTP_HEADER_WAIT_S,
+    HTTP_PARSE_BYTES,
+    HTTP_PIPELINE_MAX,
+    HTTP_TAKE_WAIT_S,
+)
 from topics.http_body import Headers
 from topics.http_streaming import CONNECTION
 
@@ -31,8 +41,30 @@ _Quickly = Callable[[bytes, Headers], bytes | None]
 _SPARE_CONNECTIONS = 64  # above the bound these still get a 503; beyond them the door is shut
 
 
+class _Flow(FlowControl):
+    """FlowControl that reads nothing while it is held, whoever asks."""
+
+    held = False
+
+    def hold(self) -> None:
+        """Read no more."""
+        self.pause_reading()
+        self.held = True
+
+    def release(self) -> None:
+        """Read on."""
+        self.held = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """HttpToolsProtocol that closes what is too large, too slow or too many."""
+
+    flow: _Flow
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -43,25 +75,51 @@ class BoundedProtocol(HttpToolsProtocol):
         self._quick: _Quickly | None = getattr(self.app, "answer_quickly", None)
         self._may_be_quick = False
         self._answered = False  # the request in hand, quickly
+        self._unread = b""  # what came, and is not parsed while too many requests are in line
+        self._rest_timer: asyncio.TimerHandle | None = None  # of a closed connection
+        self._rest_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse beyond the bound; start the clock for the first head."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
         if len(self.connections) > HTTP_CONNECTIONS_MAX + _SPARE_CONNECTIONS:
             transport.abort()
             return
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop_timer()
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+        self._unread = b""
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Parse it piece by piece, and no more of it while too many requests are in line."""
+        self._may_be_quick = self._quick is not None
+        self._unread += data
+        if not self.flow.held:
+            self._parse()
+
+    def _parse(self) -> None:
+        data, self._unread = self._unread, b""
+        for first in range(0, len(data), HTTP_PARSE_BYTES):
+            if self.transport.is_closing():
+                return
+            if len(self.pipeline) > HTTP_PIPELINE_MAX:
+                self._unread = data[first:]
+                break
+            self._feed(data[first : first + HTTP_PARSE_BYTES])
+        if len(self.pipeline) > HTTP_PIPELINE_MAX:
+            self._stop_timer()  # a head that is not whole waits for us now
+            self.flow.hold()
+
+    def _feed(self, data: bytes) -> None:
         """Count the bytes of an open head: a header without an end never reaches a callback. A
         head that is not whole yet has its clock."""
         self._head_bytes += len(data)  # of heads, trailers, chunks' extensions: a body resets it
-        self._may_be_quick = self._quick is not None
         super().data_received(data)
         idle = self.cycle is None or self.cycle.response_complete
         if self._in_head or (idle and self.timeout_keep_alive_task is None):
@@ -71,6 +129,14 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse()
             else:
                 self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        """The next one in line; read on when few are left."""
+        super().on_response_complete()
+        if self.flow.held and len(self.pipeline) <= HTTP_PIPELINE_MAX:
+            self.flow.release()
+            self.loop.call_soon(self._parse)
+        self._watch_rest()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers come here too, and are nobody's."""
@@ -145,6 +211,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(_TOO_LARGE)
             self.transport.close()
+            self._watch_rest()
+
+    def send_400_response(self, msg: str) -> None:
+        """Of what is no HTTP."""
+        super().send_400_response(msg)
+        self._watch_rest()
+
+    # --- clocks ---
 
     def _start_timer(self) -> None:
         if self._head_timer is None:
@@ -157,5 +231,23 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        if not self.transport.is_closing():
-            self.transport.close()
+        self.timeout_keep_alive_handler()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close; what was written is still sent, while the client takes it."""
+        super().timeout_keep_alive_handler()
+        self._watch_rest()
+
+    def _watch_rest(self) -> None:
+        """A closed connection waits for its client to take the rest, for ever if nobody looks."""
+        if self._rest_timer is None and self.transport.is_closing():
+            self._rest_bytes = self.transport.get_write_buffer_size()
+            if self._rest_bytes:
+                self._rest_timer = self.loop.call_later(HTTP_TAKE_WAIT_S, self._look_at_rest)
+
+    def _look_at_rest(self) -> None:
+        self._rest_timer = None
+        if self.transport.get_write_buffer_size() >= self._rest_bytes:
+            self.transport.abort()
+        else:
+            self._watch_rest()
