@@ -29,7 +29,6 @@ from topics.http_body import JSON_TYPE, header
 from topics.http_proxy import CellProxy, passed_on, refusal
 from topics.http_publish import PublishHandlers, Publishing, TakesIds
 from topics.http_query import cursor, integer, wants_all
-from topics.http_relay import carried, query_of, relay
 from topics.http_routes import GATEWAY
 from topics.http_stream import Streams
 from topics.metrics import HttpMetrics, Stats
@@ -133,9 +132,7 @@ class Gateway:
         user = wire.parse_user(call.parts["id"], "id")
         cell = self._homes.home(user)
         target = f"/v1/users/{user}/dashboard/stream"
-        found = await relay(
-            await self._proxy.where(cell), "GET", target + query_of(call), carried(call)
-        )
+        found = await self._streams.passed_on(await self._proxy.where(cell), call, target, {})
         if found.status_code == _WRONG_CELL:
             found.drop()
             await self._moved(user, cell)
