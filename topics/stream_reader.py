@@ -2,7 +2,8 @@
 
 A page is what lies behind one position of one partition, as lines. Consumers that stand at the same
 place with the same filter get the same page: whoever asks first has it made, the others wait for
-it or find it kept. `Ends` is the one watcher of the log's ends: it wakes all who wait.
+it or find it kept. A partition that can't be read is stepped over while others can. `Ends` is the
+one watcher of the log's ends: it wakes all who wait.
 
 `PageReader` and `Ends` belong to one event loop; the threads only read the log and encode.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -21,6 +23,8 @@ from typing import NamedTuple
 
 from engine.errors import FirecellError, RetentionPassed, Unavailable
 from engine.limits import (
+    STREAM_AWAY_READ_S,
+    STREAM_AWAY_S,
     STREAM_CACHE_BYTES,
     STREAM_LOOK_REST,
     STREAM_LOOK_S,
@@ -28,12 +32,15 @@ from engine.limits import (
     STREAM_PAGE_RECORDS,
     STREAM_READERS,
 )
-from engine.ports import Log
+from engine.ports import Log, Record
 from topics.filters import Filter
 from topics.stream_json import lines_of
 
 _log = logging.getLogger("firecell.stream")
 _PAGE_BYTES_OVERHEAD = 500  # of the tuple, its key and its places
+_FILTER_BYTES_OVERHEAD = 700  # of the tuple, its kinds and its count
+_NUMBER_BYTES = 36  # of an offset or author
+_Key = tuple[Filter, int, int]
 
 
 class Page(NamedTuple):
@@ -68,14 +75,17 @@ class PageReader:
     def __init__(self, log: Log) -> None:
         self._firehose = log
         self._threads = ThreadPoolExecutor(STREAM_READERS, thread_name_prefix="stream")
-        self._kept: OrderedDict[tuple[Filter, int, int], Page] = OrderedDict()
-        self._kept_bytes = 0
-        self._being_made: dict[tuple[Filter, int, int], asyncio.Future[None]] = {}
+        self._kept: OrderedDict[_Key, Page] = OrderedDict()
+        self._kept_bytes = 0  # of pages, and of their filters, each once
+        self._filters: dict[Filter, tuple[Filter, int]] = {}  # of kept pages, and of how many
+        self._being_made: dict[_Key, asyncio.Future[None]] = {}
+        self._away: dict[int, float] = {}  # partition -> asked last until then
         self.pages_made = 0
 
     async def pages(self, places: Sequence[Place], wanted: Filter) -> list[Page | Passed]:
         """What comes next at some of the places, in their order, some STREAM_PAGE_BYTES in all;
-        at least one unless nothing is there. Unavailable, DiskFull, Corruption."""
+        at least one unless nothing is there. Unavailable (naming the partitions) when none of them
+        can be read; DiskFull, Corruption."""
         while True:
             found, missing, other = self._look_up(places, wanted)
             if found:
@@ -125,10 +135,16 @@ class PageReader:
         return made
 
     def _read(self, places: list[Place], wanted: Filter) -> list[Page | Passed]:
-        """In a thread."""
+        """In a thread. What could not be read just now is asked last, and only if need be."""
         made: list[Page | Passed] = []
+        failed: dict[int, Unavailable] = {}
         room = STREAM_PAGE_BYTES
-        for place in places:
+        started = time.monotonic()
+        away = {place for place in places if self._away.get(place.partition, 0.0) > started}
+        for place in sorted(places, key=away.__contains__):
+            late = bool(failed) and time.monotonic() - started > STREAM_AWAY_READ_S
+            if room <= 0 or late or (made and place in away):
+                break
             most = min(place.most, STREAM_PAGE_RECORDS)
             try:
                 records = self._firehose.read(place.partition, place.offset, most, room)
@@ -137,39 +153,68 @@ class PageReader:
                 at = floor if isinstance(floor, int) else place.offset
                 made.append(Passed(place.partition, place.offset, at))
                 continue
-            except Unavailable:
-                if made:  # what was read of other partitions goes on
-                    break
-                raise
+            except Unavailable as error:
+                failed[place.partition] = error
+                self._away[place.partition] = time.monotonic() + STREAM_AWAY_S
+                continue
             if not records:
                 continue
-            lines, indexes = lines_of(records, wanted)
-            first = place.offset
-            offsets: Sequence[int] = range(first, first + len(records))
-            if len(indexes) < len(records):
-                offsets = [first + index for index in indexes]
-            made.append(
-                Page(place.partition, first, first + len(records), b"".join(lines), offsets)
-            )
+            made.append(_page_of(place, records, wanted))
             self.pages_made += 1
             room -= sum(len(record.frame) for record in records)
-            if room <= 0:
-                break
+        if failed and not made:
+            raise _all_away(failed)
         return made
 
-    def _keep(self, key: tuple[Filter, int, int], page: Page) -> None:
-        before = self._kept.pop(key, None)
-        if before is not None:
-            self._kept_bytes -= len(before.body) + _PAGE_BYTES_OVERHEAD
-        self._kept[key] = page
-        self._kept_bytes += len(page.body) + _PAGE_BYTES_OVERHEAD
+    def _keep(self, key: _Key, page: Page) -> None:
+        self._drop(key)
+        wanted, count = self._filters.get(key[0], (key[0], 0))
+        self._filters[wanted] = (wanted, count + 1)
+        self._kept[wanted, key[1], key[2]] = page  # equal filters are kept once
+        self._kept_bytes += _page_bytes(page) + (0 if count else _filter_bytes(wanted))
         while self._kept_bytes > STREAM_CACHE_BYTES:
-            _, dropped = self._kept.popitem(last=False)
-            self._kept_bytes -= len(dropped.body) + _PAGE_BYTES_OVERHEAD
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: _Key) -> None:
+        page = self._kept.pop(key, None)
+        if page is None:
+            return
+        wanted, count = self._filters.pop(key[0])
+        self._kept_bytes -= _page_bytes(page) + (0 if count > 1 else _filter_bytes(wanted))
+        if count > 1:
+            self._filters[wanted] = (wanted, count - 1)
 
     def close(self) -> None:
         """Wait for reads under way."""
         self._threads.shutdown(wait=True)
+
+
+def _page_of(place: Place, records: Sequence[Record], wanted: Filter) -> Page:
+    lines, indexes = lines_of(records, wanted)
+    first, behind = place.offset, place.offset + len(records)
+    offsets: Sequence[int] = range(first, behind)
+    if len(indexes) < len(records):
+        offsets = [first + index for index in indexes]
+    return Page(place.partition, first, behind, b"".join(lines), offsets)
+
+
+def _all_away(failed: dict[int, Unavailable]) -> Unavailable:
+    error = next(iter(failed.values()))
+    names = ", ".join(map(str, sorted(failed)))
+    noun = "partition" if len(failed) == 1 else "partitions"
+    return Unavailable(f"{noun} {names} can't be read now: {error.message}", error.retry_after_s)
+
+
+def _page_bytes(page: Page) -> int:
+    """What a kept page weighs, without its filter."""
+    numbers = 0 if isinstance(page.offsets, range) else len(page.offsets) * _NUMBER_BYTES
+    return len(page.body) + sys.getsizeof(page.offsets) + numbers + _PAGE_BYTES_OVERHEAD
+
+
+def _filter_bytes(wanted: Filter) -> int:
+    """What a filter weighs: a thousand authors are 70 KB, more than most pages."""
+    authors = wanted.authors
+    return sys.getsizeof(authors) + len(authors) * _NUMBER_BYTES + _FILTER_BYTES_OVERHEAD
 
 
 class Ends:
