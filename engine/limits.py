@@ -214,6 +214,7 @@ REQUEST_ID_CHARACTERS_MAX = 64  # a longer X-Request-ID is not echoed
 MARKER_BODY_BYTES_MAX = 1_024  # `{"post":"..."}` with room for blanks
 PUBLISH_WAIT_S = 15  # for the synced commit; then 503, and nobody knows whether it was kept
 PROXY_CONNECTIONS_PER_CELL_MAX = 64  # of the gateway to one cell: a hung cell blocks only its own
+PROXY_WAITING_PER_CELL_MAX = 32  # of those, by requests with after=: half is for all others
 READY_PROBE_S = 2  # the gateway waits this long for a cell's /readyz
 RETENTION_EVERY_S = 60  # how often the gateway drops old segments
 HTTP_BODIES_BYTES_MAX = 256 * 1024 * 1024  # of all request bodies in memory at once; then 503

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from itertools import chain
 from typing import Any, Protocol
 
@@ -125,7 +125,9 @@ class Gateway:
     async def _of_home(self, call: Call) -> Response:
         user = wire.parse_user(call.parts["id"], "id")
         path = call.route.path.replace("{id}", str(user))
-        return await self._ask_home(user, "GET", path, query=call.query, headers=_bearer(call))
+        waits = "after" in call.query  # until a position is applied there
+        with self._proxy.waiting(self._homes.home(user)) if waits else nullcontext():
+            return await self._ask_home(user, "GET", path, query=call.query, headers=_bearer(call))
 
     async def _dashboard_stream(self, call: Call) -> Response:
         """The cell's stream, handed on as it comes."""
