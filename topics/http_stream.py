@@ -94,8 +94,13 @@ class Streams:
             "ack": self._ack,
             "groups": self._list,
             "group": self._show,
+            "group_forget": self._forget,
             "rewind": self._rewind,
         }
+
+    def appended(self) -> None:
+        """This process has appended events: they go out now. From any thread."""
+        self._source.ends.nudge()
 
     def drain(self) -> None:
         """End every stream, cleanly; cut those whose client takes nothing. From any thread."""

@@ -26,6 +26,7 @@ from engine.limits import (
     STREAM_AWAY_READ_S,
     STREAM_AWAY_S,
     STREAM_CACHE_BYTES,
+    STREAM_FILTER_BYTES,
     STREAM_LOOK_REST,
     STREAM_LOOK_S,
     STREAM_PAGE_BYTES,
@@ -38,7 +39,6 @@ from topics.stream_json import lines_of
 
 _log = logging.getLogger("firecell.stream")
 _PAGE_BYTES_OVERHEAD = 500  # of the tuple, its key and its places
-_FILTER_BYTES_OVERHEAD = 700  # of the tuple, its kinds and its count
 _NUMBER_BYTES = 36  # of an offset or author
 _Key = tuple[Filter, int, int]
 
@@ -214,7 +214,7 @@ def _page_bytes(page: Page) -> int:
 def _filter_bytes(wanted: Filter) -> int:
     """What a filter weighs: a thousand authors are 70 KB, more than most pages."""
     authors = wanted.authors
-    return sys.getsizeof(authors) + len(authors) * _NUMBER_BYTES + _FILTER_BYTES_OVERHEAD
+    return sys.getsizeof(authors) + len(authors) * _NUMBER_BYTES + STREAM_FILTER_BYTES
 
 
 class Ends:
@@ -224,8 +224,13 @@ class Ends:
         self._firehose = log
         self._waiting: set[asyncio.Event] = set()
         self._stop = threading.Event()
+        self._nudged = threading.Event()
         self._thread: threading.Thread | None = None
         self.vector: list[int] = [0] * log.partitions
+
+    def nudge(self) -> None:
+        """Something was appended here: look now. From any thread."""
+        self._nudged.set()
 
     async def look(self) -> list[int]:
         """The ends now."""
@@ -238,8 +243,9 @@ class Ends:
         """`event` is set whenever the ends have moved, as long as the block lasts."""
         self._waiting.add(event)
         if self._thread is None:
-            loop, self._stop = asyncio.get_running_loop(), threading.Event()
-            arguments = (loop, self._stop)
+            loop = asyncio.get_running_loop()
+            self._stop, self._nudged = threading.Event(), threading.Event()
+            arguments = (loop, self._stop, self._nudged)
             self._thread = threading.Thread(
                 target=self._watch, args=arguments, name="ends", daemon=True
             )
@@ -250,6 +256,7 @@ class Ends:
             self._waiting.discard(event)
             if not self._waiting:
                 self._stop.set()
+                self._nudged.set()
                 self._thread = None
 
     def _set(self, found: list[int]) -> None:
@@ -260,11 +267,14 @@ class Ends:
             for event in self._waiting:
                 event.set()
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+    def _watch(
+        self, loop: asyncio.AbstractEventLoop, stop: threading.Event, nudged: threading.Event
+    ) -> None:
         seen: list[int] = []
         trouble = ""
         while not stop.is_set():
             started = time.perf_counter()
+            nudged.clear()  # before the look: what is appended after it nudges again
             try:
                 found = self._firehose.end_offsets()
                 trouble = ""
@@ -279,4 +289,6 @@ class Ends:
                     loop.call_soon_threadsafe(self._set, found)
                 except RuntimeError:  # the loop has closed
                     return
-            stop.wait(max(STREAM_LOOK_S, STREAM_LOOK_REST * (time.perf_counter() - started)))
+            took_s = time.perf_counter() - started
+            stop.wait(took_s)  # nudges without end have half of this thread's time at most
+            nudged.wait(max(STREAM_LOOK_S, STREAM_LOOK_REST * took_s))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 import pytest
 
@@ -12,7 +13,7 @@ from engine.limits import FILTER_AUTHORS_MAX
 from engine.ports import Record
 from tests.topics.memory_log import MemoryLog
 from topics.filters import ALL, Filter
-from topics.stream_reader import Page, PageReader, Place
+from topics.stream_reader import Ends, Page, PageReader, Place
 
 CACHE_BYTES = 1_000_000
 
@@ -162,3 +163,27 @@ def test_a_log_that_is_away_is_not_asked_for_every_partition(monkeypatch: pytest
         partitions_of(reader, log)
     assert log.tried == [0]
     reader.close()
+
+
+def test_what_this_process_appends_goes_out_without_waiting_for_the_next_look(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The next look was up to 5 ms away, and ten times longer when looks were slow."""
+    monkeypatch.setattr("topics.stream_reader.STREAM_LOOK_S", 60.0)
+    log = MemoryLog()
+
+    async def scenario() -> float:
+        ends, wake = Ends(log), asyncio.Event()
+        with ends.waking(wake):
+            await ends.look()
+            await asyncio.sleep(0.1)  # the watcher has looked, and rests
+            wake.clear()
+            log.say(0, "x")
+            started = time.monotonic()
+            ends.nudge()
+            async with asyncio.timeout(10):
+                await wake.wait()
+            assert ends.vector[0] == 1
+        return time.monotonic() - started
+
+    assert asyncio.run(scenario()) < 1
