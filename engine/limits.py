@@ -373,6 +373,7 @@ GROUP_SETTLE_S = 5.0  # ack=auto: what a living connection took this long ago co
 GROUP_TICK_S = 0.25  # leases, moves and checkpoints are looked at this often
 GROUP_COMMIT_S = 1.0  # and checkpoints are written this often, unless somebody waits for one
 GROUPS_MAX = 1_000  # with living members, of one firehose
+GROUPS_KEPT_MAX = 10_000  # with a place in an embedded firehose: 2 KB each with 32 partitions
 GROUP_MEMBERS_MAX = 1_000  # of one group
 GROUP_ACK_BODY_BYTES_MAX = 64 * 1024  # positions of 1,024 partitions
 GROUP_WARN_S = 6 * 3_600  # a group whose place is dropped sooner than this is warned of

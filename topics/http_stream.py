@@ -322,6 +322,14 @@ class Streams:
             return json_response(await asyncio.to_thread(act))
         return json_response(await self.groups.alone(group, act))
 
+    async def _forget(self, call: Call) -> Response:
+        elsewhere = await self._elsewhere(call)
+        if elsewhere is not None:
+            return elsewhere
+        group = check_group_name(call.parts["group"])
+        await self.groups.alone(group, lambda: groups_rewind.forget(self._firehose, group))
+        return json_response({"group": group, "forgotten": True})
+
     # --- which gateway ---
 
     async def _elsewhere(self, call: Call, body_bytes_max: int = 0) -> Response | None:
