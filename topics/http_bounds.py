@@ -4,7 +4,7 @@ for what a closed connection still has to take. One per connection, in the event
 uvicorn's httptools protocol bounds neither the bytes of a header nor the time that a client takes
 to send it, so 2,000 silent connections would shut everybody out. Nor does it bound the requests
 that a client sends before the answers (`receive` of the one in hand reads on), nor how long a
-closed connection waits for a client that takes nothing.
+connection, even a closed one, waits for a client that takes nothing: only streams park.
 
 An app with `answer_quickly` (topics/http.py) is asked at the end of a plain GET's head, before
 there is a task or an ASGI message, and its page leaves in one write, which wakes its reader once.
@@ -76,7 +76,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._may_be_quick = False
         self._answered = False  # the request in hand, quickly
         self._unread = b""  # what came, and is not parsed while too many requests are in line
-        self._rest_timer: asyncio.TimerHandle | None = None  # of a closed connection
+        self._parks = False  # the answer in hand is a stream: its client may take its time
+        self._rest_timer: asyncio.TimerHandle | None = None  # of a client that must take something
         self._rest_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -132,11 +133,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The next one in line; read on when few are left."""
+        self._parks = False
         super().on_response_complete()
-        if self.flow.held and len(self.pipeline) <= HTTP_PIPELINE_MAX:
+        closing = self.transport.is_closing()
+        if self.flow.held and not closing and len(self.pipeline) <= HTTP_PIPELINE_MAX:
             self.flow.release()
             self.loop.call_soon(self._parse)
         self._watch_rest()
+
+    def pause_writing(self) -> None:
+        """The client does not take what is written."""
+        super().pause_writing()
+        self._watch_rest()
+
+    def _park(self) -> None:
+        """A stream begins."""
+        self._parks = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers come here too, and are nobody's."""
@@ -156,6 +168,7 @@ class BoundedProtocol(HttpToolsProtocol):
         functions: dict[object, object] = {
             "abort": transport.abort,
             "untaken": transport.get_write_buffer_size,
+            "park": self._park,
         }
         self.scope["extensions"] = {CONNECTION: functions}  # for clients that take nothing
 
@@ -238,16 +251,20 @@ class BoundedProtocol(HttpToolsProtocol):
         super().timeout_keep_alive_handler()
         self._watch_rest()
 
+    def _must_take(self) -> bool:
+        """Whether its client has to take something: a closed connection, or an answer that can't
+        be written, would wait for it for ever."""
+        return self.transport.is_closing() or (self.flow.write_paused and not self._parks)
+
     def _watch_rest(self) -> None:
-        """A closed connection waits for its client to take the rest, for ever if nobody looks."""
-        if self._rest_timer is None and self.transport.is_closing():
+        if self._rest_timer is None and self._must_take():
             self._rest_bytes = self.transport.get_write_buffer_size()
             if self._rest_bytes:
                 self._rest_timer = self.loop.call_later(HTTP_TAKE_WAIT_S, self._look_at_rest)
 
     def _look_at_rest(self) -> None:
         self._rest_timer = None
-        if self.transport.get_write_buffer_size() >= self._rest_bytes:
+        if self._must_take() and self.transport.get_write_buffer_size() >= self._rest_bytes:
             self.transport.abort()
         else:
             self._watch_rest()

@@ -24,7 +24,7 @@ from topics.http import Call
 from topics.http_body import JSON_TYPE, NDJSON_TYPE, header
 from topics.http_client import Request
 from topics.http_routes import SSE_TYPE
-from topics.http_streaming import abort_of, until_gone
+from topics.http_streaming import abort_of, park, until_gone
 from topics.stream_format import Gzip, gzip_of
 
 _PASSED_ON = ("content-type", "cache-control", "retry-after", "allow", "vary")
@@ -110,6 +110,8 @@ class Relayed(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         tasks: list[asyncio.Task[Any]] = []
+        if self._record_end:
+            park(scope)
         try:
             head = {"type": "http.response.start", "status": self.status_code}
             await send({**head, "headers": self.raw_headers})

@@ -36,6 +36,12 @@ def untaken_of(scope: Scope) -> Callable[[], int]:
     return cast(Callable[[], int], _connection(scope).get("untaken", lambda: 0))
 
 
+def park(scope: Scope) -> None:
+    """The answer to this request is a stream: its client may take nothing for as long as it
+    wants."""
+    cast(Callable[[], None], _connection(scope).get("park", lambda: None))()
+
+
 def _connection(scope: Scope) -> dict[str, Any]:
     return cast(dict[str, Any], scope.get("extensions", {}).get(CONNECTION, {}))
 
@@ -71,6 +77,7 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """ASGI."""
+        park(scope)
         clean = False
         gone: asyncio.Task[None] | None = None
         try:

@@ -14,6 +14,7 @@ from uvicorn.server import ServerState
 from engine.limits import HTTP_PARSE_BYTES, HTTP_PIPELINE_MAX
 from tests.topics.http_fakes import live
 from topics.http_bounds import BoundedProtocol
+from topics.http_streaming import park
 
 REQUEST = b"GET /%d HTTP/1.1\r\nhost: h\r\n\r\n"
 BIG = b"x" * 30_000_000  # more than socket buffers hold
@@ -157,6 +158,35 @@ def test_a_closed_connection_waits_only_while_its_client_takes_something(
     assert asyncio.run(scenario()) == ("closed" if taking else "aborted")
 
 
+@pytest.mark.parametrize("kind", ["page", "stream", "stream behind a page", "taking"])
+def test_only_streams_park(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Pages for a client that never takes one waited for it for ever."""
+    monkeypatch.setattr("topics.http_bounds.HTTP_TAKE_WAIT_S", 0.05)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if kind == "stream":
+            park(scope)
+        await asyncio.sleep(0.02)
+        if kind == "stream behind a page":
+            park(scope)
+        await answer(send, b"body")
+
+    async def scenario() -> str:
+        protocol, wire = connected(app)
+        wire.untaken = 100_000
+        protocol.data_received(REQUEST % 1)
+        await asyncio.sleep(0)
+        protocol.pause_writing()
+        for _ in range(30):
+            await asyncio.sleep(0.01)
+            wire.untaken -= 1 if kind == "taking" else 0
+        ended = wire.ended
+        protocol.connection_lost(None)
+        return ended
+
+    assert asyncio.run(scenario()) == ("aborted" if kind == "page" else "")
+
+
 def test_a_client_that_takes_nothing_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch):
     """Over a socket: who reads late finds the connection cut, where it held its slot for ever."""
     monkeypatch.setattr("topics.http_bounds.HTTP_TAKE_WAIT_S", 0.3)
@@ -165,9 +195,10 @@ def test_a_client_that_takes_nothing_gives_its_slot_back(monkeypatch: pytest.Mon
         if scope["type"] == "http":
             await answer(send, BIG)
 
-    def taken(wait_s: float, pause_s: float) -> int:
+    def taken(wait_s: float, pause_s: float, before: bytes = b"") -> int:
+        last = b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
         with live(app) as port, socket.create_connection(("127.0.0.1", port), 10) as client:
-            client.sendall(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+            client.sendall(before + last)
             time.sleep(wait_s)
             size = 0
             try:
@@ -179,4 +210,5 @@ def test_a_client_that_takes_nothing_gives_its_slot_back(monkeypatch: pytest.Mon
             return size
 
     assert taken(wait_s=1.0, pause_s=0) < len(BIG)
+    assert taken(wait_s=1.0, pause_s=0, before=REQUEST % 1) < len(BIG)  # nothing is closed yet
     assert taken(wait_s=0, pause_s=0.02) > len(BIG)  # slow, but it takes
