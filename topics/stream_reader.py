@@ -283,12 +283,14 @@ class Ends:
                 if not trouble:
                     _log.warning("the ends of the firehose can't be read: %s", error.message)
                 trouble = error.message
-            if found != seen:
+            moved = found != seen
+            if moved:
                 seen = found
                 try:
                     loop.call_soon_threadsafe(self._set, found)
                 except RuntimeError:  # the loop has closed
                     return
             took_s = time.perf_counter() - started
-            stop.wait(took_s)  # nudges without end have half of this thread's time at most
+            # Ends that move without end wake everybody every STREAM_LOOK_S, not at every commit.
+            stop.wait(max(took_s, STREAM_LOOK_S if moved else 0.0))
             nudged.wait(max(STREAM_LOOK_S, STREAM_LOOK_REST * took_s))
