@@ -26,7 +26,7 @@ from typing import Self
 from rocksdict import Checkpoint, CompactOptions, IngestExternalFileOptions, WriteBatch
 
 from cells import rows
-from cells.rocks import FAMILIES, open_rocks, translate
+from cells.rocks import FAMILIES, merging_options, open_rocks, translate
 from cells.store_scans import StoreScans
 from cells.store_writes import FactsWriter
 from engine import limits
@@ -60,7 +60,7 @@ class EmbeddedStore(StoreScans):
         self._writing = threading.RLock()
         self._read_only = read_only
         self._closed = False
-        self._merging_from = limits.INBOX_RUNS_MIN
+        self._resting = False
         self._stall_ms = 0.0
         self._adopted = 0
         self._keys_written = 0
@@ -212,7 +212,7 @@ class EmbeddedStore(StoreScans):
 
     def _adopt_run(self, keys: Keys) -> None:
         """Lay out a run, sync it, let RocksDB adopt it: from then on it is durable."""
-        self._merge_from(limits.INBOX_RUNS_MIN)
+        self._merge_as(resting=False)
         self._wait_for_level0()
         path = self._runs / f"{self._adopted}.sst"
         options = IngestExternalFileOptions()
@@ -246,18 +246,19 @@ class EmbeddedStore(StoreScans):
         self._stall_ms += (time.monotonic() - started) * 1_000
 
     def rest(self) -> None:
-        """Nobody writes: merge down to INBOX_RUNS_REST runs for the readers, until the next run."""
-        self._merge_from(limits.INBOX_RUNS_REST)
+        """Nobody writes: merge for the readers, until the next run. Small runs with one another,
+        and all into one when the newer ones are a good part of it: that pays for itself."""
+        self._merge_as(resting=True)
 
-    def _merge_from(self, runs: int) -> None:
-        """From how many sorted runs on RocksDB merges; a change lets it look at once."""
-        if runs == self._merging_from:
+    def _merge_as(self, resting: bool) -> None:
+        """How RocksDB chooses what to merge; a change lets it look at once."""
+        if resting == self._resting:
             return
         try:
-            self._inbox.set_options({"level0_file_num_compaction_trigger": str(runs)})
+            self._inbox.set_options(merging_options(resting))
         except Exception as error:
             raise translate(error, "change how it merges") from error
-        self._merging_from = runs
+        self._resting = resting
 
     def pressure(self) -> float:
         """1.0 up to RUNS_AT_EASE_MAX files at level 0, then in proportion to them."""

@@ -129,7 +129,8 @@ DECISIONS_MAP_BYTES = 1024 * 1024 * 1024  # sparse; a decision costs some 100 by
 
 # --- caches --------------------------------------------------------------------------------------
 CACHE_BYTES_DEFAULT = 512 * 1024 * 1024
-CACHE_ENTRY_BYTES_OVERHEAD = 250  # what one entry costs beside its bytes (measured, CPython 3.11)
+CACHE_SLOTS_MIN = 1024  # of its hash, at first; a power of two, as all their numbers
+CACHE_SLOTS_SHARE = 8  # an eighth of its bytes may become slots of 32: posts of 430 bytes fill both
 RELATIONS_CACHE_READERS_MAX = 100_000
 BLOCK_CACHE_BYTES = 512 * 1024 * 1024  # RocksDB's
 
@@ -137,7 +138,9 @@ BLOCK_CACHE_BYTES = 512 * 1024 * 1024  # RocksDB's
 COMPACTION_JOBS = 4  # merges and flushes at once: small ones do not wait for a great one
 COMPACTION_PARTS_MAX = 2  # threads that share one big merge
 INBOX_RUNS_MIN = 8  # sorted runs of the inbox before a merge: fewer cost merging, more pages
-INBOX_RUNS_REST = 3  # the same while nothing is written: pages look into two or three places
+INBOX_RUNS_REST = 3  # the same while nothing is written: pages look into one place or two
+INBOX_MERGE_WIDTH_REST = 2  # runs that one merge takes at least, then
+INBOX_NEWER_PERCENT_REST = 25  # of the oldest run: more in newer ones, and all become one, then
 WORKER_REST_S = 2.0  # without events before the store may rest
 INBOX_NEWER_PERCENT_MAX = 100_000  # inbox keys never replace each other: no merge only for space
 INBOX_BLOCK_BYTES = 4 * 1024  # after merging; a cold page reads one block per run

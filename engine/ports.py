@@ -331,6 +331,14 @@ class PostCache(Protocol):
     def get_many(self, keys: Sequence[bytes]) -> list[Shown | None]:
         """What is kept of the post keys, in their order."""
 
+    def compose(
+        self, keys: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], limit: int, marker: int
+    ) -> tuple[memoryview, int, int] | None:
+        """A page out of joined inbox keys, u8 (24 n,), and the offsets from which the reader
+        follows their authors, i64 (n,), -1 when not: the JSON of the visible ones among the first
+        `limit` posts (seen up to `marker`), how many, and the index of the last of them (-1: none).
+        None when it takes more than is kept here."""
+
     def fill(
         self, keys: Sequence[bytes], rows: Sequence[PostRow | None], epoch: int
     ) -> list[Shown]:
