@@ -86,11 +86,11 @@ class StreamResponse(Response):
             gone = asyncio.create_task(until_gone(receive))
             self._work = asyncio.create_task(self._all(send, gone, untaken_of(scope)))
             await asyncio.wait({gone, self._work}, return_when=asyncio.FIRST_COMPLETED)
-            if self._aborted:
+            if self._work.done() and not self._aborted:
+                clean = self._work.result()
+            if self._aborted or (self._work.done() and not clean):
                 abort_of(scope)()
                 await asyncio.wait({gone}, timeout=WAIT_STEP_S)
-            elif self._work.done():
-                clean = self._work.result()
         finally:
             self._ended(clean)
             tasks = [task for task in (gone, self._work) if task is not None]
@@ -115,7 +115,8 @@ class StreamResponse(Response):
         rest = gzip.end() if gzip is not None else b""
         await send({"type": "http.response.body", "body": rest, "more_body": True})
         taken = await _all_taken(gone, untaken)
-        await send({"type": "http.response.body", "body": b""})
+        if taken:
+            await send({"type": "http.response.body", "body": b""})
         return taken
 
 

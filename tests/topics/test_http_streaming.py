@@ -21,12 +21,13 @@ class Client:
         self.room = asyncio.Event()
         self.taken = b""
         self.untaken = 0
+        self.aborted = False
         self._room = room
         self._asked = False
         self.scope: dict[str, Any] = {
             "type": "http", "method": "GET", "path": "/v1/firehose", "query_string": query,
             "headers": [(b"host", b"127.0.0.1:8080")], "raw_path": b"/v1/firehose",
-            "extensions": {CONNECTION: {"untaken": lambda: self.untaken}},
+            "extensions": {CONNECTION: {"untaken": lambda: self.untaken, "abort": self.abort}},
         }  # fmt: skip
 
     async def receive(self) -> dict[str, Any]:
@@ -43,6 +44,11 @@ class Client:
             await self.room.wait()
         if not self.left.is_set():
             self.taken += message.get("body", b"")
+
+    def abort(self) -> None:
+        """Its connection is cut."""
+        self.aborted = True
+        self.die()
 
     def die(self) -> None:
         """What `connection_lost` does: it wakes who waits for a message, and who waits for room."""
@@ -90,11 +96,11 @@ def test_last_bytes_that_were_not_taken_are_waited_for():
     assert ended_of(take, room=100, untaken=9) == [True]
 
 
-def test_a_client_that_takes_the_last_bytes_never_is_not_waited_for(
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_a_client_that_takes_the_last_bytes_never_is_cut_off(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("topics.http_streaming.HTTP_TAKE_WAIT_S", 0.1)
-    assert ended_of(lambda client: None, room=100, untaken=9) == [False]
+    clients: list[Client] = []
+    assert ended_of(clients.append, room=100, untaken=9) == [False]
+    assert clients[0].aborted
 
 
 @pytest.mark.parametrize("dies", [True, False])
