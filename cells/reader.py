@@ -37,7 +37,6 @@ from engine.times import format_ms
 from engine.wire import post_json
 
 
-
 class Progress(Protocol):
     """What a page tells about the cell's own state."""
 
