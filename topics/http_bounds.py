@@ -8,11 +8,14 @@ connection, even a closed one, waits for a client that takes nothing: only strea
 
 An app with `answer_quickly` (topics/http.py) is asked at the end of a plain GET's head, before
 there is a task or an ASGI message, and its page leaves in one write, which wakes its reader once.
+What a connection sends is the same every time, but for the target: bytes that the parser has seen
+behind a target, and that were answered quickly, are not parsed again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +40,8 @@ _TOO_LARGE = (
     b"headers too large\n"
 )
 _HEAD = b"HTTP/1.1 200 OK\r\n%bcontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+_GET, _END = b"GET ", b"\r\n\r\n"
+_PLAIN = re.compile(rb"GET ([!-~]+)").fullmatch  # a target without blanks and control characters
 _Quickly = Callable[[bytes, Headers], bytes | None]
 _SPARE_CONNECTIONS = 64  # above the bound these still get a 503; beyond them the door is shut
 
@@ -75,6 +80,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._quick: _Quickly | None = getattr(self.app, "answer_quickly", None)
         self._may_be_quick = False
         self._answered = False  # the request in hand, quickly
+        self._piece = b""  # what came last
+        self._known_end = b""  # of a request that was answered quickly: all behind its target
+        self._known_headers: Headers = []
+        self._known_at = 0.0  # when such a one was last answered unparsed, by the loop's clock
         self._unread = b""  # what came, and is not parsed while too many requests are in line
         self._parks = False  # the answer in hand is a stream: its client may take its time
         self._rest_timer: asyncio.TimerHandle | None = None  # of a client that must take something
@@ -99,6 +108,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse it piece by piece, and no more of it while too many requests are in line."""
+        if self._known_end and data.endswith(self._known_end) and self._answer_known(data):
+            return
+        self._piece = data
         self._may_be_quick = self._quick is not None
         self._unread += data
         if not self.flow.held:
@@ -210,10 +222,39 @@ class BoundedProtocol(HttpToolsProtocol):
         body = self._quick(self.url, self.headers) if self._quick is not None else None
         if body is None:
             return False
+        self._write_page(body)
+        self.on_response_complete()
+        begin = _GET + self.url
+        if self._piece.startswith(begin) and self._piece.find(_END) == len(self._piece) - len(_END):
+            self._known_end, self._known_headers = self._piece[len(begin) :], self.headers
+        return True
+
+    def _answer_known(self, data: bytes) -> bool:
+        """Answer a request whose end is the known one; False leaves it to the parser."""
+        target = _known_target(data, self._known_end)
+        if (
+            target is None
+            or self._in_head
+            or self._unread
+            or self.flow.held
+            or (self.cycle is not None and not self.cycle.response_complete)
+            or self.flow.write_paused
+            or self.transport.is_closing()
+            or self._is_crowded()
+            or self._quick is None
+        ):
+            return False
+        body = self._quick(target, self._known_headers)
+        if body is None:
+            return False
+        self._write_page(body)
+        self.server_state.total_requests += 1
+        self._known_at = self.loop.time()  # the clock of an idle connection begins anew
+        return True
+
+    def _write_page(self, body: bytes) -> None:
         more = b"".join([b"%b: %b\r\n" % pair for pair in self.server_state.default_headers])
         self.transport.write(_HEAD % (more, len(body)) + body)
-        self.on_response_complete()
-        return True
 
     def _is_crowded(self) -> bool:
         """Whether uvicorn would answer 503."""
@@ -247,7 +288,14 @@ class BoundedProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_handler()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close; what was written is still sent, while the client takes it."""
+        """Close, unless pages went out meanwhile; what was written is still sent, while the client
+        takes it."""
+        left_s = self._known_at + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0 and self._head_timer is None and not self._in_head:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                left_s, self.timeout_keep_alive_handler
+            )
+            return
         super().timeout_keep_alive_handler()
         self._watch_rest()
 
@@ -268,3 +316,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.abort()
         else:
             self._watch_rest()
+
+
+def _known_target(data: bytes, end: bytes) -> bytes | None:
+    """The target of a GET of one piece with this end; None when it is something else."""
+    found = _PLAIN(data, 0, len(data) - len(end))
+    return found[1] if found is not None else None
