@@ -15,6 +15,7 @@ behind a target, and that were answered quickly, are not parsed again.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -83,7 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._piece = b""  # what came last
         self._known_end = b""  # of a request that was answered quickly: all behind its target
         self._known_headers: Headers = []
-        self._known_at = 0.0  # when such a one was last answered unparsed, by the loop's clock
+        self._known_at = -math.inf  # when such a one was last answered, by the loop's clock
         self._unread = b""  # what came, and is not parsed while too many requests are in line
         self._parks = False  # the answer in hand is a stream: its client may take its time
         self._rest_timer: asyncio.TimerHandle | None = None  # of a client that must take something
@@ -234,7 +235,8 @@ class BoundedProtocol(HttpToolsProtocol):
         target = _known_target(data, self._known_end)
         if (
             target is None
-            or self._in_head
+            or not self._head_open  # a body is on its way, whatever it looks like
+            or self._head_bytes
             or self._unread
             or self.flow.held
             or (self.cycle is not None and not self.cycle.response_complete)
