@@ -61,6 +61,10 @@ def _array(dtype: Any, readonly: bool = False) -> Any:
 _u8, _u64, _i64 = types.uint8, types.uint64, types.int64
 _head, _bytes = _array(_i64), _array(_u8, readonly=True)
 _const_i64 = _array(_i64, readonly=True)
+_put_signature = types.void(_head, _bytes, _const_i64, _const_i64, _bytes)
+_find_signature = types.Tuple((_array(_i64), _array(_u8)))(_head, _bytes)
+_page = types.Tuple((_array(_u8), _i64, _i64))
+_compose_signature = _page(_head, _bytes, _const_i64, _i64, _i64)
 
 
 @njit  # type: ignore[untyped-decorator]
@@ -130,7 +134,7 @@ def _make_room(head: I64s, words: int) -> None:
         _drop_oldest(head)
 
 
-@njit(types.void(_head, _bytes, _const_i64, _const_i64, _bytes), cache=True)  # type: ignore[untyped-decorator]
+@njit(_put_signature, cache=True)  # type: ignore[untyped-decorator]
 def put(head: I64s, keys: U8s, offsets: I64s, lengths: I64s, fragments: U8s) -> None:
     """Keep posts: joined keys of 16 bytes, their offsets and fragments. What is there stays; what
     is larger than the arena is left out; the oldest make room."""
@@ -174,7 +178,7 @@ def forget(head: I64s, keys: U8s) -> None:
             _free(head, slot)
 
 
-@njit(types.Tuple((_array(_i64), _array(_u8)))(_head, _bytes), cache=True)  # type: ignore[untyped-decorator]
+@njit(_find_signature, cache=True)  # type: ignore[untyped-decorator]
 def find(head: I64s, keys: U8s) -> Any:
     """Of joined keys of 16 bytes: (offset, bytes of the fragment) each, flat, offset -1 for what is
     not kept; and the fragments, joined."""
@@ -222,9 +226,7 @@ def move(head: I64s, address: int, mask: int) -> None:
                 slots[slot, word] = old[at, word]
 
 
-@njit(
-    types.Tuple((_array(_u8), _i64, _i64))(_head, _bytes, _const_i64, _i64, _i64), cache=True
-)  # type: ignore[untyped-decorator]
+@njit(_compose_signature, cache=True)  # type: ignore[untyped-decorator]
 def compose(head: I64s, keys: U8s, starts: I64s, limit: int, marker: int) -> Any:
     """A page of a slice of inbox keys (24 bytes each), when all that it needs is here.
 

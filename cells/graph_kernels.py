@@ -69,6 +69,7 @@ _table, _head = _array(_i64, 2), _array(_i64)
 _toggle_signature = _i64(_head, _table, _i64, _u64, _u64, _i64, _bool)
 _const_u64, _const_i64 = _array(_u64, readonly=True), _array(_i64, readonly=True)
 _bytes = _array(types.uint8, readonly=True)
+_intervals_signature = _array(_i64)(_head, _table, _u64, _bytes, _i64, _i64)
 
 
 # --- small parts, compiled into their callers ----------------------------------------------------
@@ -289,7 +290,7 @@ def toggle(
     return OPENED if follows else CLOSED
 
 
-@njit(_array(_i64)(_head, _table, _u64, _bytes, _i64, _i64), cache=True)  # type: ignore[untyped-decorator]
+@njit(_intervals_signature, cache=True)  # type: ignore[untyped-decorator]
 def intervals(head: I64s, table: I64s, reader: int, raw: U8s, first: int, step: int) -> I64s:
     """Per author the offset from which `reader` follows now; MISSING: does not; 0 for oneself. The
     authors are big-endian in `raw`, one at `first` and each `step` bytes after: an inbox's keys."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -38,8 +37,8 @@ def mix(value: Any) -> Any:
 def big_endian(_typing: Any, address: Any) -> Any:
     """The u64 whose 8 bytes begin at an i64 address, most significant first; any alignment."""
 
-    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+    def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], context.get_value_type(types.uint64).as_pointer())
         return builder.bswap(builder.load(place, align=1))
 
     return types.uint64(types.int64), build
@@ -49,9 +48,9 @@ def big_endian(_typing: Any, address: Any) -> Any:
 def copy_bytes(_typing: Any, to: Any, source: Any, count: Any) -> Any:
     """Copy `count` bytes between two i64 addresses; they do not overlap."""
 
-    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+    def build(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         target, origin = (builder.inttoptr(each, cgutils.voidptr_t) for each in arguments[:2])
         cgutils.raw_memcpy(builder, target, origin, arguments[2], 1)
-        return _context.get_dummy_value()
+        return context.get_dummy_value()
 
     return types.none(types.int64, types.int64, types.int64), build

@@ -172,6 +172,9 @@ HTTP_HEADER_BYTES_MAX = 32 * 1024
 HTTP_CONNECTIONS_MAX = 2_000
 HTTP_KEEPALIVE_S = 75
 HTTP_BODY_WAIT_S = 30
+HTTP_PIPELINE_MAX = 64  # requests of one connection in line; beyond it nothing more is read
+HTTP_PARSE_BYTES = 4 * 1024  # parsed between two looks at how many are in line: some 200 of them
+HTTP_TAKE_WAIT_S = 30  # a client that takes nothing of the last bytes for so long is cut off
 HTTP_HEADER_WAIT_S = 20  # a client that has not sent its headers by then is cut off
 HTTP_BACKLOG = 2_048  # connections that the kernel holds before they are accepted
 PORT_MAX = 65_535
@@ -216,6 +219,7 @@ REQUEST_ID_CHARACTERS_MAX = 64  # a longer X-Request-ID is not echoed
 MARKER_BODY_BYTES_MAX = 1_024  # `{"post":"..."}` with room for blanks
 PUBLISH_WAIT_S = 15  # for the synced commit; then 503, and nobody knows whether it was kept
 PROXY_CONNECTIONS_PER_CELL_MAX = 64  # of the gateway to one cell: a hung cell blocks only its own
+PROXY_WAITING_PER_CELL_MAX = 32  # of those, by requests with after=: half is for all others
 READY_PROBE_S = 2  # the gateway waits this long for a cell's /readyz
 RETENTION_EVERY_S = 60  # how often the gateway drops old segments
 HTTP_BODIES_BYTES_MAX = 256 * 1024 * 1024  # of all request bodies in memory at once; then 503
@@ -309,8 +313,11 @@ JETSTREAM_OVERLAP_MS = 2_000  # a resumed stream begins this much earlier: event
 STREAM_PAGE_RECORDS = 1_000  # of one partition at once: some 4 ms of the GIL
 STREAM_PAGE_BYTES = 512 * 1024  # frames read at once for one consumer: what it has in memory
 STREAM_CACHE_BYTES = 32 * 1024 * 1024  # pages that consumers at the tail share
+STREAM_FILTER_BYTES = 700  # of a filter beside its authors: the tuple, its kinds, its count
+STREAM_AWAY_S = 5.0  # a partition that could not be read is asked after the others so long
+STREAM_AWAY_READ_S = 15.0  # and no more of them are tried in one read: each costs its time-out
 STREAM_READERS = 2  # threads that read and encode
-STREAM_LOOK_S = 0.005  # how often the one watcher looks at the ends of the log
+STREAM_LOOK_S = 0.005  # how often the one watcher looks at the ends that others move
 STREAM_LOOK_REST = 10  # and it rests this many times longer than a look takes
 STREAM_HEARTBEAT_S = 15.0
 STREAM_DRAIN_S = 2.0  # a client that takes nothing is cut off so long after the drain began
@@ -329,12 +336,14 @@ GROUP_SETTLE_S = 5.0  # ack=auto: what a living connection took this long ago co
 GROUP_TICK_S = 0.25  # leases, moves and checkpoints are looked at this often
 GROUP_COMMIT_S = 1.0  # and checkpoints are written this often, unless somebody waits for one
 GROUPS_MAX = 1_000  # with living members, of one firehose
+GROUPS_KEPT_MAX = 10_000  # with a place in an embedded firehose: 2 KB each with 32 partitions
 GROUP_MEMBERS_MAX = 1_000  # of one group
 GROUP_ACK_BODY_BYTES_MAX = 64 * 1024  # positions of 1,024 partitions
 GROUP_WARN_S = 6 * 3_600  # a group whose place is dropped sooner than this is warned of
 REWIND_SAMPLE_RECORDS = 1_000  # read to tell how long a rewind will take
 REWIND_BODY_BYTES_MAX = 64 * 1024
 DASHBOARD_STREAM_LOOK_S = 0.05  # how often new batches of a cell are looked for
+DASHBOARD_STREAM_ASKING_MAX = 8  # streams that ask for a page at once: half of PAGE_THREADS
 DASHBOARD_STREAM_SEEN_MAX = 10_000  # posts above `settled` that are remembered, of one stream
 
 # --- snapshots, replay, verify, audit (cells/{snapshot,replay,verify,audit}*.py) -----------------
