@@ -13,7 +13,6 @@ rebuild. So is what older software began, which told nobody.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Protocol
 
 import msgspec
 
@@ -21,7 +20,7 @@ from cells.backends import open_decisions, open_markers
 from cells.settings import CellSettings
 from cells.synced import is_there
 from engine.errors import Corruption
-from engine.ports import Decisions, Markers, Store
+from engine.ports import Decisions, Markers, Owned, Store
 from topics.urls import EmbeddedPlace
 
 VERSION = 1
@@ -38,16 +37,6 @@ class Owner(msgspec.Struct, frozen=True):
     identity: str  # of the firehose
     cell: str
     format: int = VERSION
-
-
-class Owned(Protocol):
-    """What `Markers` and `Decisions` have in common."""
-
-    def owner(self) -> bytes | None:
-        """Whose it is; None: nobody's yet."""
-
-    def begin(self, owner: bytes) -> None:
-        """Note whose it is, durable on return."""
 
 
 def open_born(

@@ -278,14 +278,18 @@ class Store(Scans, Protocol):
         """Flush what is not durable and give the lock back. Idempotent."""
 
 
-class Markers(Protocol):
-    """Read markers: born in the cell, so kept apart and synced (I7)."""
+class Owned(Protocol):
+    """What is born in a cell, and so knows whose it is."""
 
     def owner(self) -> bytes | None:
         """Whose they are, as `begin` noted it; None: nobody's yet."""
 
     def begin(self, owner: bytes) -> None:
         """Note whose they are, durable on return."""
+
+
+class Markers(Owned, Protocol):
+    """Read markers: born in the cell, so kept apart and synced (I7)."""
 
     def get(self, reader: int) -> int | None:
         """The marker in force, a post id."""
@@ -303,14 +307,8 @@ class Markers(Protocol):
         """Idempotent."""
 
 
-class Decisions(Protocol):
+class Decisions(Owned, Protocol):
     """Recorded decisions: born in the cell, so kept apart and synced. Few, and never removed."""
-
-    def owner(self) -> bytes | None:
-        """Whose they are, as `begin` noted it; None: nobody's yet."""
-
-    def begin(self, owner: bytes) -> None:
-        """Note whose they are, durable on return."""
 
     def intervals(self) -> list[AuthorInterval]:
         """All of them, by author and from_offset."""
