@@ -26,7 +26,7 @@ from cells.hbase_frames import COLUMN
 from cells.hbase_schema import Column, Columns
 from cells.hbase_socket import RemoteFault, ThriftSocket, WireFault
 from cells.hbase_wire import ThriftConnection, ThriftLibrary
-from engine import limits
+from engine import limits, limits_stack
 from engine.errors import FirecellError, Misconfigured, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Address:
         """Raises Misconfigured."""
         try:
             parts = urlsplit(url)
-            port = parts.port or limits.STACK_THRIFT_PORT
+            port = parts.port or limits_stack.STACK_THRIFT_PORT
             options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
         except ValueError as error:
             raise Misconfigured(f"{url!r} is no URL: {error}") from error
@@ -62,7 +62,7 @@ class Address:
             raise Misconfigured(f"{url!r} is no store; write hbase://HOST:PORT/CELL")
         zookeeper = options.pop("zookeeper", host)
         if ":" not in zookeeper:
-            zookeeper = f"{zookeeper}:{limits.STACK_ZOOKEEPER_PORT}"
+            zookeeper = f"{zookeeper}:{limits_stack.STACK_ZOOKEEPER_PORT}"
         transport = options.pop("transport", "buffered")
         if options or transport not in ("buffered", "framed"):
             raise Misconfigured(

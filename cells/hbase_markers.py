@@ -7,10 +7,12 @@ thread over a connection of its own.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Self
 
 from cells.hbase_client import Address, HBaseClient
-from cells.hbase_schema import marker_cell, read_marker
+from cells.hbase_frames import put_rows
+from cells.hbase_schema import OWNER, marker_cell, read_marker
 from engine.errors import Misconfigured, invariant
 from engine.keys import user_prefix
 
@@ -35,6 +37,15 @@ class HBaseMarkers:
             markers.close()
             raise
         return markers
+
+    def owner(self) -> bytes | None:
+        """Whose they are, as `begin` noted it; None: nobody's yet."""
+        return self._client.rows("marker", [OWNER])[0].get(b"")
+
+    def begin(self, owner: bytes) -> None:
+        """Note whose they are, in the write-ahead log on return."""
+        call = partial(put_rows, self._client.table("marker"), [(OWNER, [(b"", owner)])])
+        self._client.write("begin the markers", [call])
 
     def get(self, reader: int) -> int | None:
         """The marker in force, a post id; None when nothing was marked yet."""

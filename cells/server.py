@@ -250,9 +250,9 @@ class CellServer:
         )
 
     async def _answer(self, page: Callable[[], bytes]) -> Response:
-        return json_response(await self._bytes_of(page))
+        return json_response(await self._page(page))
 
-    async def _bytes_of(self, page: Callable[[], bytes]) -> bytes:
+    async def _page(self, page: Callable[[], bytes]) -> bytes:
         """A page, in a thread where it waits for a network."""
         threads = self._threads
         return page() if threads is None else await threads.run(page)
@@ -274,10 +274,8 @@ class CellServer:
         reader = wire.parse_user(call.parts["id"], "id")
         pages, runner = self._reader(), self._opened()
         if self._ticker is None:
-            self._ticker = Ticker(runner.version, lambda: bool(self._reason()))
-        return await stream_response(
-            pages, reader, call.query, call.headers, self._ticker, self._bytes_of
-        )
+            self._ticker = Ticker(runner.version, lambda: bool(self._reason()), self._page)
+        return await stream_response(pages, reader, call.query, call.headers, self._ticker)
 
     async def _posts(self, call: Call) -> Response:
         author = wire.parse_user(call.parts["id"], "id")

@@ -37,9 +37,9 @@ from cells.hbase_rows import (
     toggle_rows,
 )
 from cells.hbase_runs import Runs
-from cells.hbase_schema import TABLES, bodies, salted
+from cells.hbase_schema import BEGUN, TABLES, bodies, salted
 from engine import limits
-from engine.errors import Misconfigured, Unavailable, invariant
+from engine.errors import Corruption, Misconfigured, Unavailable, invariant
 from engine.homing import HomeRange
 from engine.keys import Keys, partition_prefix
 from engine.ports import Facts
@@ -81,7 +81,7 @@ class HBaseStore(HBaseReads):
 
         `helper` is the command of the Java helper, for `create` (missing tables) and `bulk`. Raises
         Misconfigured (missing tables, the store of another firehose, cell or home range, a server
-        with another protocol), Unavailable.
+        with another protocol), Corruption (some of a cell's tables are gone), Unavailable.
         """
         client = HBaseClient(Address.parse(url))
         store = cls(client, partitions, Helper(helper) if helper else None)
@@ -101,6 +101,11 @@ class HBaseStore(HBaseReads):
             return
         names = ", ".join(self._client.table(name).decode() for name in missing)
         place = self._client.address.place
+        if "meta" not in missing and self._client.rows("meta", [_META_KEY])[0]:
+            raise Corruption(  # it was noted whose they are once all of them were there
+                f"{place} has lost the tables {names} of a cell that was begun: restore them, or"
+                " give the cell another name in the URL and let it begin anew"
+            )
         if not create:
             raise Misconfigured(
                 f"{place} has no tables {names}: `firecell up` or `firecell cell` creates them"
@@ -139,6 +144,16 @@ class HBaseStore(HBaseReads):
                     f"the tables {self._client.address.cell}.* at {self._client.address.place} hold"
                     f" a cell with {name} {theirs}, not {mine}: {_META_ADVICE[name]}"
                 )
+
+    def begun(self) -> dict[str, bytes]:
+        """What was begun beside this store -> whose it was then."""
+        found = self._client.rows("meta", [BEGUN])[0]
+        return {what.decode(): owner for what, owner in found.items()}
+
+    def note_begun(self, what: str, owner: bytes) -> None:
+        """Note that; in the write-ahead log on return."""
+        row = (BEGUN, [(what.encode(), owner)])
+        self._write("note what was begun", list(self._puts("meta", [row])))
 
     @property
     def keys_aim(self) -> int:

@@ -158,6 +158,13 @@ class KafkaLog:
         self._check_open()
         return self._groups.groups()
 
+    def forget(self, group: str) -> None:
+        """Precondition: a group of Kafka may have places in other topics, and ends by itself."""
+        raise Precondition(
+            f"group {group!r}: Kafka forgets what nobody has used for offsets.retention.minutes by"
+            " itself; its own tools delete a group at once"
+        )
+
     def apply_retention(self, now_ms: int) -> int:
         """Kafka does it by itself: 0."""
         self._check_open()

@@ -161,7 +161,7 @@ class KillAt:
 def victim(config: Path, name: str, step: str, visit: int) -> None:
     """A cell in small batches, every second one a sorted run, until killed or nothing is left."""
     limits.RUN_KEYS_MIN = 200
-    limits.FAUST_BATCH_EVENTS = 25
+    limits.WORKER_EVENTS_MAX = 25
     limits.FAUST_TAKE_EVENTS = 10
     cell = open_cell(load_settings(config, environment={}), name, crash=KillAt(step, visit))
     cell.runner.start()
