@@ -209,6 +209,13 @@ def store_of(folder: Path, store: str, helper: str = "") -> Store:
 class _Undecided:
     """The port `Decisions` of a cell in which nothing is ever decided."""
 
+    def owner(self) -> bytes | None:
+        """Nobody's: no cell ever opens them."""
+        return None
+
+    def begin(self, owner: bytes) -> None:
+        """There is nothing to note it in."""
+
     def intervals(self) -> list[AuthorInterval]:
         """None."""
         return []

@@ -32,7 +32,7 @@ CONFIG_FILE = "firecell.toml"
 DATA, LOG_FILE = "data", "cell.log"
 READY_S = 600  # a cell that loads a graph from its store, without a snapshot, may take minutes
 STALL_S = 120  # a cell that applies nothing for so long has failed
-SETTLE_S_MAX = 120.0
+SETTLE_S_MAX = 300.0  # all inboxes of a large bench into one run, beside nothing else
 _SETTLED_S = WORKER_REST_S + 1.0  # no merge for so long: settled
 _SETTLE_POLL_S = 0.1
 _POLL_S = 0.02
@@ -43,7 +43,7 @@ url = "{urls.firehose}"
 partitions = {partitions}
 [data]
 folder = "./data"
-[cells.c1]
+[cells.{cell}]
 store = "{urls.store}"
 cache = "{urls.cache}"
 {more}"""
@@ -71,11 +71,11 @@ class Urls:
         return "-".join(scheme for scheme in schemes if scheme != "memory")
 
 
-def write_config(folder: Path, partitions: int, urls: Urls) -> None:
+def write_config(folder: Path, partitions: int, urls: Urls, cell: str = CELL) -> None:
     """The configuration of a firehose and one cell in `folder`; paths in it are relative."""
     folder.mkdir(parents=True, exist_ok=True)
     more = f'[hbase]\nhelper = "{urls.helper}"\n' if urls.helper else ""
-    text = _CONFIG.format(partitions=partitions, urls=urls, more=more)
+    text = _CONFIG.format(partitions=partitions, urls=urls, more=more, cell=cell)
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
 
 
@@ -98,11 +98,14 @@ class CellProcess:
         folder: Path,
         command: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
+        *,
+        cell: str = CELL,
     ) -> None:
-        """`command` instead of `firecell cell c1`, with `environment` beside what it inherits."""
+        """`command` instead of `firecell cell NAME`, with `environment` beside what it inherits."""
         self.folder = folder
+        self.cell = cell
         config = str(folder / CONFIG_FILE)
-        self._command = command or child_command("cell", CELL, "--config", config)
+        self._command = command or child_command("cell", cell, "--config", config)
         self._environment = dict(environment or {})
         self.url = ""
         self.start_seconds = 0.0
@@ -165,7 +168,7 @@ class CellProcess:
     def _is_ready(self) -> bool:
         pid = self.pid
         if not self.url:
-            running = runfiles.find(self.folder / DATA, "cell", CELL)
+            running = runfiles.find(self.folder / DATA, "cell", self.cell)
             if running is None or running.pid != pid:
                 return False
             self.url = running.url

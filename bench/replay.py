@@ -23,7 +23,7 @@ from bench.fanout import LATENCY_SETTLE_S, LATENCY_SHARE, Options
 from bench.feeder import Feeder
 from bench.measured import figures, latency_between
 from bench.prepare import KEEP, PARTITIONS
-from bench.processes import FIREHOSE, CellProcess
+from bench.processes import CellProcess, settings_of
 from bench.talk import Talk
 from bench.workload import LARGEST_FOLLOWERS, Workload
 from topics.histogram import percentile
@@ -34,9 +34,9 @@ _JOBS = "/v1/admin/jobs"
 
 def run(workload: Workload, options: Options, talk: Talk) -> dict[str, Any]:
     """All phases; the result document."""
-    prepare.prepare(options.keep, workload, talk, fresh=options.fresh)
-    folder = prepare.copy_for_run(options.keep, workload, talk)
-    feeder = Feeder(folder / FIREHOSE, PARTITIONS, workload)
+    prepare.prepare(options.keep, workload, options.urls, talk, fresh=options.fresh)
+    folder = prepare.folder_for_run(options.keep, workload, options.urls, talk)
+    feeder = Feeder(settings_of(folder).firehose.place, PARTITIONS, workload)
     try:
         with CellProcess(folder) as cell:
             rate = fanout.warm_up(cell, feeder, options, talk)

@@ -10,6 +10,7 @@
 | backends | stores, markers and caches by their URLs |
 | backfill | outboxes as a batch in the making sees them: what a follow copies |
 | graph, graph_base, graph_file, graph_kernels, users | followers homed here, in memory |
+| kernel_parts | what the compiled loops share |
 | store_embedded | the port `Store` on RocksDB: open, the three write steps, runs, checkpoints |
 | store_reads | its reading half: inbox slices, rows by key, scans by prefix |
 | store_scans | walks over its whole tables, in bounded steps |
@@ -28,10 +29,13 @@
 | hbase_runs | its sorted runs: staged, then adopted |
 | hbase_markers, hbase_decisions | the ports `Markers` and `Decisions` on HBase |
 | markers, decisions, synced | the ports `Markers` and `Decisions` on LMDB; what they share |
+| born | that neither is ever lost unnoticed |
 | intervals | which authors are pulled here, and what was recorded of it |
 | pull | inboxes with the posts of pulled authors merged in |
 | reader, page_bytes | pages: keys -> posts -> the *visible* rule -> JSON bytes |
-| cache | the in-process post cache |
+| unread | how many of them above the marker |
+| judge | the *visible* rule over a slice of an inbox |
+| cache, cache_kernels | the in-process post cache; its compiled half, which joins whole pages |
 | cache_redis | the post cache on Redis, shared by processes |
 | relations | whom a reader does not see |
 | directory | which cell is a user's home |

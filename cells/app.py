@@ -24,7 +24,7 @@ import gc
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,11 @@ from typing import Any
 import uvloop
 
 from cells.faust_app import build_app, leave
-from cells.progress import Progress, log_
-from cells.worker import Worker
+from cells.progress import Parts, Progress, log_
 from engine import limits
 from engine.errors import FirecellError, Precondition, RetentionPassed, Unavailable
-from engine.ports import Log, Record, Store
+from engine.ports import Record
+from topics.backoff import Backoff
 from topics.kafka_records import relayed
 from topics.urls import KafkaPlace
 
@@ -45,24 +45,14 @@ class FaustRunner(Progress):
     """Drives one worker with Faust; the public methods are those of `cells.runner.Runner`."""
 
     def __init__(
-        self,
-        cell: str,
-        log: Log,
-        store: Store,
-        worker: Worker,
-        save_graph: Callable[[list[int]], None],
-        now_ms: Callable[[], int],
-        *,
-        place: KafkaPlace,
-        folder: Path,
-        shared: bool,
+        self, parts: Parts, *, place: KafkaPlace, folder: Path, shared: bool
     ) -> None:
         """`folder` is for what Faust keeps; `shared`: other workers may be in the group."""
-        super().__init__(cell, log, store, worker, save_graph, now_ms)
+        super().__init__(parts)
         self.shared = shared
         self.place = place
         self.folder = folder
-        self.group = f"cell.{cell}"
+        self.group = f"cell.{self.cell}"
         self._apply_pool = ThreadPoolExecutor(1, thread_name_prefix="fan-out")
         self._thread = threading.Thread(target=self._run, name="faust", daemon=True)
         self._looking = threading.Thread(target=self._look, name="ends", daemon=True)
@@ -80,15 +70,11 @@ class FaustRunner(Progress):
         """Start to look at the ends of the firehose; the app is somebody else's."""
         self._looking.start()
 
-    def begin_stop(self) -> None:
-        """Take nothing more; what is in hand goes on."""
-        self._stop.set()
-
     def stop(self, deadline_s: float) -> bool:
         """Finish the batches in hand, acknowledge them, leave the group, keep the graph; False
         when the deadline passed."""
         deadline = time.monotonic() + deadline_s
-        self._stop.set()
+        self.begin_stop()
         for thread in (self._thread, self._looking):
             if thread.is_alive():
                 thread.join(max(deadline - time.monotonic(), 0))
@@ -103,7 +89,7 @@ class FaustRunner(Progress):
 
     def _run(self) -> None:
         """Apps, one after the other, until told to stop. Only Kafka's absence leads to the next."""
-        wait_ms = limits.RETRY_FIRST_MS
+        waits = Backoff()
         try:
             while not self._stop.is_set():
                 started = time.monotonic()
@@ -117,9 +103,8 @@ class FaustRunner(Progress):
                 if self.failure is not None:
                     return
                 if time.monotonic() - started > limits.RESTART_HEALTHY_S:
-                    wait_ms = limits.RETRY_FIRST_MS
-                self._stop.wait(wait_ms / 1_000)
-                wait_ms = min(wait_ms * 2, limits.RETRY_MS_MAX)
+                    waits.reset()
+                self._stop.wait(waits.next_s())
         except BaseException as error:
             self.fail(error)
         finally:
@@ -142,16 +127,27 @@ class FaustRunner(Progress):
             await leave(app)
 
     def _look(self) -> None:
+        try:
+            self._keep_looking()
+        except BaseException as error:  # else nobody would learn how far the cell is any more
+            self.fail(error)
+        finally:
+            self._cancel_between()
+
+    def _keep_looking(self) -> None:
         """Ends, settled time and readiness, apart from the applying."""
         following: Future[None] | None = None
         beside: Future[None] | None = None
+        away: FirecellError | None = None
         while not self._stop.wait(limits.ENDS_EVERY_S):
             seen_at = self._now_ms()
             try:
                 self._ends = self._log.end_offsets()
             except FirecellError as error:
-                self._trouble = error
+                self._trouble = away = error
                 continue
+            if away is not None and self._trouble is away:
+                self._trouble = None  # it is back, perhaps with nothing to apply
             if self.shared and (following is None or following.done()):
                 with contextlib.suppress(RuntimeError):  # the pool has ended
                     following = self._apply_pool.submit(self._follow_others, None)
@@ -160,7 +156,6 @@ class FaustRunner(Progress):
             if wanted and (beside is None or beside.done()):
                 with contextlib.suppress(RuntimeError):
                     beside = self._apply_pool.submit(self._beside)
-        self._cancel_between()
 
     def _beside(self) -> None:
         """On the thread that applies, between two batches: at most as long as to the next look."""
@@ -227,19 +222,20 @@ class FaustRunner(Progress):
 
     async def take(self, stream: Any) -> None:
         """Steps 2-4, for the life of one agent. What comes while a batch is applied gathers for the
-        next one, so a busy worker takes few and large batches."""
+        next one, so a busy worker takes few and large batches: as large as on the embedded log,
+        and cut by the worker where the store aims at no more keys."""
         gc.freeze()  # what is there now stays; each event makes a dozen objects, in no cycles
         gc.set_threshold(limits.FAUST_COLLECT_OBJECTS)
-        waiting: list[Any] = []
+        waiting = Waiting()
         room = asyncio.Event()
         applying: asyncio.Task[None] | None = None
         taken = stream.noack_take(limits.FAUST_TAKE_EVENTS, within=limits.FAUST_WITHIN_S)
         try:
             async for events in taken:
-                waiting += events
+                waiting.add(events)
                 if applying is None or applying.done():
                     applying = asyncio.create_task(self._apply_waiting(waiting, room))
-                while len(waiting) >= limits.FAUST_BATCH_EVENTS and not applying.done():
+                while waiting.fills(*self._room()) and not applying.done():
                     room.clear()
                     await room.wait()
                 if self._stop.is_set() or self.failure is not None:
@@ -249,13 +245,12 @@ class FaustRunner(Progress):
             if applying is not None:
                 applying.cancel()
 
-    async def _apply_waiting(self, waiting: list[Any], room: asyncio.Event) -> None:
+    async def _apply_waiting(self, waiting: Waiting, room: asyncio.Event) -> None:
         """Steps 3 and 4, one batch after the other, until nothing waits."""
         loop = asyncio.get_running_loop()
         try:
-            while waiting and self.failure is None and not self._stop.is_set():
-                events = waiting[: limits.FAUST_BATCH_EVENTS]
-                del waiting[: limits.FAUST_BATCH_EVENTS]
+            while waiting.events and self.failure is None and not self._stop.is_set():
+                events = waiting.take(*self._room())
                 room.set()
                 records = [record_of(event.message) for event in events]
                 self._batches_in_hand += 1
@@ -316,6 +311,39 @@ class FaustRunner(Progress):
             self.failure = error
             known = isinstance(error, FirecellError)
             log_.error("cell %s stopped: %s", self.cell, error, exc_info=None if known else error)
+
+
+class Waiting:
+    """Events that were taken, of which no batch has been made yet. On the app's loop only."""
+
+    def __init__(self) -> None:
+        self.events: deque[Any] = deque()
+        self.bytes = 0  # of their frames; an event costs some 500 beside its own (measured)
+
+    def add(self, events: list[Any]) -> None:
+        """Behind those that wait."""
+        self.events += events
+        self.bytes += sum(map(_size, events))
+
+    def fills(self, events_max: int, bytes_max: int) -> bool:
+        """Whether they are a batch that has no room left."""
+        return len(self.events) >= events_max or self.bytes >= bytes_max
+
+    def take(self, events_max: int, bytes_max: int) -> list[Any]:
+        """The first of them, within both bounds; at least one."""
+        taken: list[Any] = []
+        size = 0
+        while self.events and len(taken) < events_max:
+            size += _size(self.events[0])
+            if taken and size > bytes_max:
+                break
+            taken.append(self.events.popleft())
+        self.bytes -= sum(map(_size, taken))
+        return taken
+
+
+def _size(event: Any) -> int:
+    return len(event.message.value or b"")
 
 
 def record_of(message: Any) -> Record:

@@ -32,6 +32,9 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from cells.cache import NOT_THERE, show
 from engine import limits
 from engine.errors import Misconfigured
@@ -129,6 +132,11 @@ class RedisCache:
         self._misses += misses
         self._hits += len(found) - misses
         return found
+
+    def compose(
+        self, keys: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], limit: int, marker: int
+    ) -> None:
+        """A page is put together from what `get_many` brings."""
 
     def fill(
         self, keys: Sequence[bytes], rows: Sequence[PostRow | None], epoch: int

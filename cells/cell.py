@@ -15,12 +15,14 @@ from typing import TypeVar
 
 from cells import graph_file, quarantine
 from cells.app import FaustRunner
-from cells.backends import open_cache, open_decisions, open_markers, open_store
+from cells.backends import open_cache, open_store
+from cells.born import open_born
 from cells.directory import Directory, load_directory
 from cells.durable import make_durable, no_crash
 from cells.graph import Graph
 from cells.graph_file import Frozen
 from cells.intervals import AuthorIntervals
+from cells.progress import Parts
 from cells.pull import PulledInbox
 from cells.reader import Reader
 from cells.rebuild_state import Rebuilding
@@ -113,10 +115,10 @@ class Cell:
         )
 
     def _runner(self, firehose: FirehosePlace, folder: Path, shared: bool) -> Runner | FaustRunner:
-        parts = (self.name, self.log, self.store, self.worker, self._save_graph, now_ms)
+        parts = Parts(self.name, self.log, self.store, self.worker, self._save_graph, now_ms)
         if isinstance(firehose, KafkaPlace):
-            return FaustRunner(*parts, place=firehose, folder=folder, shared=shared)
-        return Runner(*parts)
+            return FaustRunner(parts, place=firehose, folder=folder, shared=shared)
+        return Runner(parts)
 
     # --- beside live work ---
 
@@ -237,10 +239,7 @@ def open_cell(
         )
         opened.callback(store.close)
         check_positions(name, log, store, accept_gap)
-        markers = open_markers(own)
-        opened.callback(markers.close)
-        decisions = open_decisions(own)
-        opened.callback(decisions.close)
+        markers, decisions = open_born(own, store, log.identity, opened)
         cache = open_cache(own)
         own.folder.mkdir(parents=True, exist_ok=True)
         cell = Cell(

@@ -6,14 +6,12 @@ Key and value: engine/materialize.py. One process has it open; any number of its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Self
 
 import lmdb
 
 from cells.synced import SyncedDatabase, translate
 from engine import materialize
-from engine.limits import DECISIONS_MAP_BYTES
+from engine.limits import DECISIONS_MAP_BYTES, DECISIONS_READERS_MAX
 from engine.ports import AuthorInterval
 
 
@@ -21,25 +19,14 @@ class EmbeddedDecisions(SyncedDatabase):
     """`engine.ports.Decisions` on LMDB. Use `EmbeddedDecisions.open`."""
 
     what = "decisions"
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The decisions in `folder`, made when there are none. Raises Corruption, DiskFull,
-        Unavailable."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            environment = lmdb.open(
-                str(folder), map_size=DECISIONS_MAP_BYTES, metasync=True, sync=True, max_dbs=0
-            )
-        except (lmdb.Error, OSError) as error:
-            raise translate(error, f"open the decisions in {folder}") from error
-        return cls(environment)
+    map_bytes = DECISIONS_MAP_BYTES
+    readers_max = DECISIONS_READERS_MAX
 
     def intervals(self) -> list[AuthorInterval]:
         """All of them, by author and from_offset."""
         try:
             with self._opened().begin(buffers=False) as transaction:
-                return [materialize.unpack(bytes(k), bytes(v)) for k, v in transaction.cursor()]
+                return [materialize.unpack(*pair) for pair in self._pairs(transaction)]
         except lmdb.Error as error:
             raise translate(error, "read the decisions") from error
 

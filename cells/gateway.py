@@ -45,9 +45,9 @@ def run_gateway(settings: Settings, *, port: int | None = None) -> int:
     listener = bind(settings.http.host, wanted, wait_s=SUCCESSOR_WAIT_S if leaving else 0)
     firehose_log = open_log(settings.firehose)
     ids = IdSource(settings.data.folder, settings.firehose.node)
-    publisher = Publisher(firehose_log, ids)
     leadership = _leadership(settings, url_of(listener))
     streams = Streams(firehose_log, system_clock_ms, leadership)
+    publisher = Publisher(firehose_log, ids, appended=streams.appended)
     retention = RetentionWatch(firehose_log, system_clock_ms)
     gateway = Gateway(
         guard,

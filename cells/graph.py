@@ -6,9 +6,9 @@ that changed since, bounded; a full one is merged into a new base. Readers are d
 (cells/graph_file.py).
 
 Concurrency: one thread writes (`follow`, `unfollow`, `load_partition`, `recipients`, `freeze`,
-`save`). Any thread may look in beside it without a lock (`interval_from`, `followers`,
-`follower_count`, `reader_ids`): a look-up is one compiled call that holds the interpreter's lock,
-so it sees each change wholly or not at all.
+`save`). Any thread may look in beside it without a lock (`interval_from`, `interval_of_keys`,
+`followers`, `follower_count`, `reader_ids`): a look-up is one compiled call that holds the
+interpreter's lock, so it sees each change wholly or not at all.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ from cells.users import Users
 from engine import limits
 from engine.errors import invariant
 from engine.homing import partition_of
+from engine.keys import INBOX_KEY_BYTES
 
+U8s = npt.NDArray[np.uint8]
 U64s = npt.NDArray[np.uint64]
 U32s = npt.NDArray[np.uint32]
 I64s = npt.NDArray[np.int64]
 
+_AUTHORS_OF_KEYS = (16, INBOX_KEY_BYTES)  # first byte, and bytes from one to the next
 _NOBODY = np.empty(0, dtype=np.uint32)
 _NO_BASE = base_of(np.empty(0, np.uint64), _NOBODY, np.empty(0, np.uint64))
 
@@ -243,8 +246,15 @@ class Graph:
     def interval_from(self, reader: int, authors: Sequence[int] | U64s) -> I64s:
         """Per author the offset from which `reader` follows now, i64; -1: does not follow; 0 for
         the reader, as everybody follows themselves from the beginning."""
-        wanted = np.ascontiguousarray(authors, dtype=np.uint64)
-        starts: I64s = graph_kernels.intervals(self._users.head, self._table, reader, wanted)
+        raw = np.ascontiguousarray(authors, dtype=np.uint64).astype(">u8").view(np.uint8)
+        starts: I64s = graph_kernels.intervals(self._users.head, self._table, reader, raw, 0, 8)
+        return starts
+
+    def interval_of_keys(self, reader: int, keys: U8s) -> I64s:
+        """`interval_from` of the authors of joined inbox keys, u8 (24 n,)."""
+        starts: I64s = graph_kernels.intervals(
+            self._users.head, self._table, reader, keys, *_AUTHORS_OF_KEYS
+        )
         return starts
 
     def followers(self, author: int, after_reader: int, limit: int) -> list[int]:

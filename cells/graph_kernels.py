@@ -11,7 +11,8 @@ partition. Who may touch what, and when:
 - Kernels that let go of that lock (cells/graph_base.py) take arrays, never addresses.
 
 All signatures are explicit and the compiled code is kept on disk: nothing compiles while serving.
-Their parts are all in this file: the compiler's cache notices changes of a kernel's own file only.
+Their parts are in this file, and in kernel_parts, which never changes: the compiler's cache notices
+changes of a kernel's own file only.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from numba import carray, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from cells.kernel_parts import big_endian, mix, pointer
+
+U8s = npt.NDArray[np.uint8]
 U64s = npt.NDArray[np.uint64]
 U32s = npt.NDArray[np.uint32]
 I64s = npt.NDArray[np.int64]
@@ -55,8 +57,7 @@ USERS_SLOTS, USERS_MASK, USERS_IDS, USERS_COUNT, USERS_ROOM = range(5)
 NOTHING, OPENED, CLOSED, USERS_FULL, OVERLAY_FULL = range(5)  # what `toggle` answers
 MISSING = -1  # no such user, author or edge
 
-_A, _B = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_S30, _S27, _S31, _HALF = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
+_HALF = np.uint64(32)
 
 
 def _array(dtype: Any, dimensions: int = 1, readonly: bool = False) -> Any:
@@ -67,36 +68,20 @@ _u64, _u32, _i64, _bool = types.uint64, types.uint32, types.int64, types.boolean
 _table, _head = _array(_i64, 2), _array(_i64)
 _toggle_signature = _i64(_head, _table, _i64, _u64, _u64, _i64, _bool)
 _const_u64, _const_i64 = _array(_u64, readonly=True), _array(_i64, readonly=True)
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(_typing: Any, address: Any) -> Any:
-    """An i64 address as a pointer."""
-
-    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.int64), build
+_bytes = _array(types.uint8, readonly=True)
+_intervals_signature = _array(_i64)(_head, _table, _u64, _bytes, _i64, _i64)
 
 
 # --- small parts, compiled into their callers ----------------------------------------------------
-
-
-@njit(inline="always")  # type: ignore[untyped-decorator]
-def _mix(value: Any) -> Any:
-    """`engine.homing.mix64`."""
-    value = (value ^ (value >> _S30)) * _A
-    value = (value ^ (value >> _S27)) * _B
-    return value ^ (value >> _S31)
 
 
 @njit  # type: ignore[untyped-decorator]
 def _find_user(head: I64s, user: int) -> Any:
     """The user's index, or -1 - the empty slot where it belongs."""
     mask = head[USERS_MASK]
-    slots = carray(_pointer(head[USERS_SLOTS]), (mask + 1,), np.uint32)
-    ids = carray(_pointer(head[USERS_IDS]), (head[USERS_ROOM],), np.uint64)
-    slot = np.int64(_mix(user) & np.uint64(mask))
+    slots = carray(pointer(head[USERS_SLOTS]), (mask + 1,), np.uint32)
+    ids = carray(pointer(head[USERS_IDS]), (head[USERS_ROOM],), np.uint64)
+    slot = np.int64(mix(user) & np.uint64(mask))
     while True:
         index = np.int64(slots[slot]) - 1
         if index < 0:
@@ -115,8 +100,8 @@ def _make_user(head: I64s, user: int) -> Any:
     count = head[USERS_COUNT]
     if count == head[USERS_ROOM]:
         return MISSING
-    slots = carray(_pointer(head[USERS_SLOTS]), (head[USERS_MASK] + 1,), np.uint32)
-    ids = carray(_pointer(head[USERS_IDS]), (head[USERS_ROOM],), np.uint64)
+    slots = carray(pointer(head[USERS_SLOTS]), (head[USERS_MASK] + 1,), np.uint32)
+    ids = carray(pointer(head[USERS_IDS]), (head[USERS_ROOM],), np.uint64)
     ids[count] = user
     slots[-1 - index] = count + 1
     head[USERS_COUNT] = count + 1
@@ -129,7 +114,7 @@ def _find_author(row: I64s, author: int) -> Any:
     rows = row[BASE_ROWS]
     if rows == 0:
         return MISSING
-    authors = carray(_pointer(row[BASE_AUTHORS]), (rows,), np.uint64)
+    authors = carray(pointer(row[BASE_AUTHORS]), (rows,), np.uint64)
     start = np.int64(0)
     length = rows
     while length > 1:
@@ -145,9 +130,9 @@ def _find_edge(row: I64s, author: int, reader: int) -> Any:
     at = _find_author(row, author)
     if at < 0:
         return MISSING
-    indptr = carray(_pointer(row[BASE_INDPTR]), (row[BASE_ROWS] + 1,), np.uint32)
+    indptr = carray(pointer(row[BASE_INDPTR]), (row[BASE_ROWS] + 1,), np.uint32)
     start, stop = np.int64(indptr[at]), np.int64(indptr[at + 1])
-    readers = carray(_pointer(row[BASE_READERS]), (stop,), np.uint32)
+    readers = carray(pointer(row[BASE_READERS]), (stop,), np.uint32)
     length = stop - start
     while length > 1:
         half = length >> 1
@@ -160,9 +145,9 @@ def _find_edge(row: I64s, author: int, reader: int) -> Any:
 def _from_of(row: I64s, place: int) -> Any:
     """The offset from which the edge at `place` holds."""
     if row[BASE_WIDE] != 0:
-        wide = carray(_pointer(row[BASE_FROMS]), (place + 1,), np.uint64)
+        wide = carray(pointer(row[BASE_FROMS]), (place + 1,), np.uint64)
         return row[BASE_FIRST] + np.int64(wide[place])
-    narrow = carray(_pointer(row[BASE_FROMS]), (place + 1,), np.uint32)
+    narrow = carray(pointer(row[BASE_FROMS]), (place + 1,), np.uint32)
     return row[BASE_FIRST] + np.int64(narrow[place])
 
 
@@ -171,10 +156,10 @@ def _find_entry(row: I64s, author: int, reader: int) -> Any:
     """The overlay's entry of (author, reader index), or -1 - the empty slot where it belongs."""
     mask = row[OVER_MASK]
     room = row[OVER_ROOM]
-    pairs = carray(_pointer(row[OVER_PAIRS]), (mask + 1,), np.int32)
-    authors = carray(_pointer(row[OVER_AUTHORS]), (room,), np.uint64)
-    readers = carray(_pointer(row[OVER_READERS]), (room,), np.uint32)
-    slot = np.int64(_mix(_mix(author) + np.uint64(reader)) & np.uint64(mask))
+    pairs = carray(pointer(row[OVER_PAIRS]), (mask + 1,), np.int32)
+    authors = carray(pointer(row[OVER_AUTHORS]), (room,), np.uint64)
+    readers = carray(pointer(row[OVER_READERS]), (room,), np.uint32)
+    slot = np.int64(mix(mix(author) + np.uint64(reader)) & np.uint64(mask))
     while True:
         entry = np.int64(pairs[slot]) - 1
         if entry < 0:
@@ -189,9 +174,9 @@ def _head_slot(row: I64s, author: int) -> Any:
     """The slot of OVER_HEADS that is the author's, or the empty one where it belongs. The upper
     half of the hash: its lower bits are the same for all authors of a partition."""
     mask = row[OVER_MASK]
-    heads = carray(_pointer(row[OVER_HEADS]), (mask + 1,), np.int32)
-    authors = carray(_pointer(row[OVER_AUTHORS]), (row[OVER_ROOM],), np.uint64)
-    slot = np.int64((_mix(author) >> _HALF) & np.uint64(mask))
+    heads = carray(pointer(row[OVER_HEADS]), (mask + 1,), np.int32)
+    authors = carray(pointer(row[OVER_AUTHORS]), (row[OVER_ROOM],), np.uint64)
+    slot = np.int64((mix(author) >> _HALF) & np.uint64(mask))
     while heads[slot] != 0 and authors[heads[slot] - 1] != author:
         slot = (slot + 1) & mask
     return slot
@@ -202,14 +187,14 @@ def _add_entry(row: I64s, author: int, reader: int, start: int, place: int, slot
     """Append an entry; there is room, and `slot` of OVER_PAIRS is the empty one for it."""
     room, mask, entry = row[OVER_ROOM], row[OVER_MASK], row[OVER_COUNT]
     head_slot = _head_slot(row, author)
-    carray(_pointer(row[OVER_AUTHORS]), (room,), np.uint64)[entry] = author
-    carray(_pointer(row[OVER_READERS]), (room,), np.uint32)[entry] = reader
-    carray(_pointer(row[OVER_FROMS]), (room,), np.int64)[entry] = start
-    carray(_pointer(row[OVER_PLACES]), (room,), np.int32)[entry] = place
-    heads = carray(_pointer(row[OVER_HEADS]), (mask + 1,), np.int32)
-    carray(_pointer(row[OVER_CHAIN]), (room,), np.int32)[entry] = heads[head_slot] - 1
+    carray(pointer(row[OVER_AUTHORS]), (room,), np.uint64)[entry] = author
+    carray(pointer(row[OVER_READERS]), (room,), np.uint32)[entry] = reader
+    carray(pointer(row[OVER_FROMS]), (room,), np.int64)[entry] = start
+    carray(pointer(row[OVER_PLACES]), (room,), np.int32)[entry] = place
+    heads = carray(pointer(row[OVER_HEADS]), (mask + 1,), np.int32)
+    carray(pointer(row[OVER_CHAIN]), (room,), np.int32)[entry] = heads[head_slot] - 1
     heads[head_slot] = entry + 1
-    carray(_pointer(row[OVER_PAIRS]), (mask + 1,), np.int32)[slot] = entry + 1
+    carray(pointer(row[OVER_PAIRS]), (mask + 1,), np.int32)[slot] = entry + 1
     row[OVER_COUNT] = entry + 1
 
 
@@ -242,11 +227,11 @@ def index_users(head: I64s, users: U64s, indexes: U32s, create: bool) -> Any:
 def grow_users(head: I64s, grown: I64s) -> None:
     """Move to larger arrays, whose head is `grown`: ids are copied, empty slots filled."""
     count = head[USERS_COUNT]
-    ids = carray(_pointer(head[USERS_IDS]), (count,), np.uint64)
+    ids = carray(pointer(head[USERS_IDS]), (count,), np.uint64)
     for column in range(len(head)):
         head[column] = grown[column]
-    to_ids = carray(_pointer(head[USERS_IDS]), (head[USERS_ROOM],), np.uint64)
-    slots = carray(_pointer(head[USERS_SLOTS]), (head[USERS_MASK] + 1,), np.uint32)
+    to_ids = carray(pointer(head[USERS_IDS]), (head[USERS_ROOM],), np.uint64)
+    slots = carray(pointer(head[USERS_SLOTS]), (head[USERS_MASK] + 1,), np.uint32)
     for index in range(count):
         to_ids[index] = ids[index]
         slots[-1 - _find_user(head, ids[index])] = index + 1
@@ -264,10 +249,10 @@ def publish(table: I64s, partition: int, row: I64s) -> None:
     for column in range(COLUMNS):
         at[column] = row[column]
     count = row[OVER_COUNT]
-    authors = carray(_pointer(row[OVER_AUTHORS]), (count,), np.uint64)
-    readers = carray(_pointer(row[OVER_READERS]), (count,), np.uint32)
-    froms = carray(_pointer(row[OVER_FROMS]), (count,), np.int64)
-    places = carray(_pointer(row[OVER_PLACES]), (count,), np.int32)
+    authors = carray(pointer(row[OVER_AUTHORS]), (count,), np.uint64)
+    readers = carray(pointer(row[OVER_READERS]), (count,), np.uint32)
+    froms = carray(pointer(row[OVER_FROMS]), (count,), np.int64)
+    places = carray(pointer(row[OVER_PLACES]), (count,), np.int32)
     at[OVER_COUNT] = 0
     for entry in range(count):
         author, reader = authors[entry], np.int64(readers[entry])
@@ -288,7 +273,7 @@ def toggle(
         if index < 0:
             return USERS_FULL
     row = table[partition]
-    froms = carray(_pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
+    froms = carray(pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
     entry = _find_entry(row, author, index)
     place = _find_edge(row, author, index) if entry < 0 else np.int64(MISSING)
     followed = froms[entry] >= 0 if entry >= 0 else place >= 0
@@ -305,24 +290,26 @@ def toggle(
     return OPENED if follows else CLOSED
 
 
-@njit(_array(_i64)(_head, _table, _u64, _const_u64), cache=True)  # type: ignore[untyped-decorator]
-def intervals(head: I64s, table: I64s, reader: int, authors: U64s) -> I64s:
-    """Per author the offset from which `reader` follows now; MISSING: does not; 0 for oneself."""
-    starts = np.full(len(authors), MISSING, dtype=np.int64)
+@njit(_intervals_signature, cache=True)  # type: ignore[untyped-decorator]
+def intervals(head: I64s, table: I64s, reader: int, raw: U8s, first: int, step: int) -> I64s:
+    """Per author the offset from which `reader` follows now; MISSING: does not; 0 for oneself. The
+    authors are big-endian in `raw`, one at `first` and each `step` bytes after: an inbox's keys."""
+    count = max((len(raw) - first - 8) // step + 1, 0)
+    starts = np.full(count, MISSING, dtype=np.int64)
     index = _find_user(head, reader)
     partitions = np.uint64(len(table))
-    for at in range(len(authors)):
-        author = authors[at]
+    for at in range(count):
+        author = big_endian(raw.ctypes.data + first + step * at)
         if author == reader:
             starts[at] = 0
             continue
         if index < 0:
             continue
-        row = table[np.int64(_mix(author) % partitions)]
+        row = table[np.int64(mix(author) % partitions)]
         if row[OVER_COUNT] > 0:
             entry = _find_entry(row, author, index)
             if entry >= 0:
-                froms = carray(_pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
+                froms = carray(pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
                 starts[at] = froms[entry]
                 continue
         place = _find_edge(row, author, index)
@@ -337,12 +324,12 @@ def find_row(table: I64s, partition: int, author: int) -> Any:
     row = table[partition]
     newest = np.int64(MISSING)
     if row[OVER_COUNT] > 0:
-        heads = carray(_pointer(row[OVER_HEADS]), (row[OVER_MASK] + 1,), np.int32)
+        heads = carray(pointer(row[OVER_HEADS]), (row[OVER_MASK] + 1,), np.int32)
         newest = np.int64(heads[_head_slot(row, author)]) - 1
     at = _find_author(row, author)
     if at < 0:
         return np.int64(0), np.int64(0), newest
-    indptr = carray(_pointer(row[BASE_INDPTR]), (row[BASE_ROWS] + 1,), np.uint32)
+    indptr = carray(pointer(row[BASE_INDPTR]), (row[BASE_ROWS] + 1,), np.uint32)
     return np.int64(indptr[at]), np.int64(indptr[at + 1]), newest
 
 
@@ -353,9 +340,9 @@ def count_followers(table: I64s, partition: int, author: int) -> Any:
     start, stop, entry = find_row(table, partition, author)
     count = stop - start
     if entry >= 0:
-        froms = carray(_pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
-        places = carray(_pointer(row[OVER_PLACES]), (row[OVER_ROOM],), np.int32)
-        chain = carray(_pointer(row[OVER_CHAIN]), (row[OVER_ROOM],), np.int32)
+        froms = carray(pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
+        places = carray(pointer(row[OVER_PLACES]), (row[OVER_ROOM],), np.int32)
+        chain = carray(pointer(row[OVER_CHAIN]), (row[OVER_ROOM],), np.int32)
         while entry >= 0:
             count += np.int64(froms[entry] >= 0) - np.int64(places[entry] >= 0)
             entry = np.int64(chain[entry])
@@ -368,11 +355,11 @@ def copy_followers(table: I64s, partition: int, author: int) -> U32s:
     row = table[partition]
     start, stop, newest = find_row(table, partition, author)
     result = np.empty(count_followers(table, partition, author), dtype=np.uint32)
-    base = carray(_pointer(row[BASE_READERS]), (stop,), np.uint32)
-    froms = carray(_pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
-    places = carray(_pointer(row[OVER_PLACES]), (row[OVER_ROOM],), np.int32)
-    readers = carray(_pointer(row[OVER_READERS]), (row[OVER_ROOM],), np.uint32)
-    chain = carray(_pointer(row[OVER_CHAIN]), (row[OVER_ROOM],), np.int32)
+    base = carray(pointer(row[BASE_READERS]), (stop,), np.uint32)
+    froms = carray(pointer(row[OVER_FROMS]), (row[OVER_ROOM],), np.int64)
+    places = carray(pointer(row[OVER_PLACES]), (row[OVER_ROOM],), np.int32)
+    readers = carray(pointer(row[OVER_READERS]), (row[OVER_ROOM],), np.uint32)
+    chain = carray(pointer(row[OVER_CHAIN]), (row[OVER_ROOM],), np.int32)
     gone: Any = 0
     entry = newest
     while entry >= 0:

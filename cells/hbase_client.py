@@ -26,7 +26,7 @@ from cells.hbase_frames import COLUMN, FAMILY
 from cells.hbase_schema import Column, Columns
 from cells.hbase_socket import RemoteFault, ThriftSocket, WireFault
 from cells.hbase_wire import ThriftConnection, ThriftLibrary
-from engine import limits
+from engine import limits, limits_stack
 from engine.errors import FirecellError, Misconfigured, Unavailable
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Address:
         """Raises Misconfigured."""
         try:
             parts = urlsplit(url)
-            port = parts.port or limits.STACK_THRIFT_PORT
+            port = parts.port or limits_stack.STACK_THRIFT_PORT
             options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
         except ValueError as error:
             raise Misconfigured(f"{url!r} is no URL: {error}") from error
@@ -62,7 +62,7 @@ class Address:
             raise Misconfigured(f"{url!r} is no store; write hbase://HOST:PORT/CELL")
         zookeeper = options.pop("zookeeper", host)
         if ":" not in zookeeper:
-            zookeeper = f"{zookeeper}:{limits.STACK_ZOOKEEPER_PORT}"
+            zookeeper = f"{zookeeper}:{limits_stack.STACK_ZOOKEEPER_PORT}"
         transport = options.pop("transport", "buffered")
         if options or transport not in ("buffered", "framed"):
             raise Misconfigured(
@@ -323,6 +323,8 @@ class HBaseClient:
             return Misconfigured(
                 f"could not {what}: {place} has lost a table of cell {self.address.cell}: {first}"
             )
+        if self._library.failed_inside(error):  # such as a client of HBase that lost its server
+            return Unavailable(f"could not {what}: {place} failed inside: {first}; try again")
         if isinstance(error, WireFault | self._library.protocol_error | self._library.refusal):
             return Misconfigured(
                 f"could not {what}: {place} speaks another protocol ({first}); it must run Thrift 1"

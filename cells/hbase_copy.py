@@ -89,8 +89,7 @@ def _end(place: HBasePlace, log: Log) -> list[int]:
         durable, _ = HBaseReads(client, log.partitions).positions()
     finally:
         client.close()
-    in_bulk = limits.HBASE_RUN_KEYS_AIM // limits.WORKER_KEYS_AIM * limits.WORKER_EVENTS_MAX
-    longest = max(in_bulk, limits.FAUST_BATCH_EVENTS)
+    longest = limits.HBASE_RUN_KEYS_AIM // limits.WORKER_KEYS_AIM * limits.WORKER_EVENTS_MAX
     return [
         min(at + longest, end) for at, end in zip(durable, log.end_offsets(), strict=True)
     ]

@@ -13,7 +13,7 @@ from typing import Self
 from cells.decisions import EmbeddedDecisions
 from cells.hbase_client import Address, HBaseClient
 from cells.hbase_frames import put_rows
-from cells.hbase_schema import decision_column
+from cells.hbase_schema import OWNER, decision_column
 from engine.errors import Misconfigured
 from engine.limits import HBASE_SCAN_ROWS
 from engine.materialize import join, pack_key, unpack
@@ -41,13 +41,26 @@ class HBaseDecisions:
             raise
         return decisions
 
+    def owner(self) -> bytes | None:
+        """Whose they are, as `begin` noted it; None: nobody's yet."""
+        return self._client.rows("decision", [OWNER])[0].get(b"")
+
+    def begin(self, owner: bytes) -> None:
+        """Note whose they are, in the write-ahead log on return."""
+        call = partial(put_rows, self._client.table("decision"), [(OWNER, [(b"", owner)])])
+        self._client.write("begin the decisions", [call])
+
     def intervals(self) -> list[AuthorInterval]:
         """All of them, by author and from_offset."""
         found: list[AuthorInterval] = []
         start = b""
         while True:
             pairs = self._client.scan("decision", start, None, HBASE_SCAN_ROWS)
-            found += [reduce(join, [unpack(k, v) for v in row.values()]) for k, row in pairs]
+            found += [
+                reduce(join, [unpack(key, value) for value in row.values()])
+                for key, row in pairs
+                if key != OWNER
+            ]
             if len(pairs) < HBASE_SCAN_ROWS:
                 return found
             start = pairs[-1][0] + b"\x00"

@@ -41,16 +41,15 @@ class Helper:
         self._lock = threading.Lock()
 
     def create(self, cell: str, names: Iterable[str]) -> None:
-        """Create tables of a cell with their splits, encodings and bloom filters; one that is there
-        stays as it is."""
-        commands = []
+        """Create tables of a cell with their splits, encodings and bloom filters, all at once; one
+        that is there stays as it is."""
         for name in names:
             table = TABLES[name]
             splits = ",".join(split.hex() for split in table.splits)
             settings = [f"{setting}={value}" for setting, value in table.settings.items()]
-            words = ["create", f"{cell}.{name}", "1", table.encoding, table.bloom, splits]
-            commands.append([*words, *([",".join(settings)] if settings else [])])
-        self.commands(commands)
+            words = ["begin", f"{cell}.{name}", "1", table.encoding, table.bloom, splits]
+            self.command(*words, *([",".join(settings)] if settings else []))
+        self.command("await")
 
     def stage(self, files: Sequence[Chunks]) -> str:
         """Write files, each given by its bytes in parts, to a new folder on HBase's file system;

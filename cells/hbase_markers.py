@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Self
 
 from cells.hbase_client import Address, HBaseClient
-from cells.hbase_frames import put_at
-from cells.hbase_schema import marker_cell, read_marker
+from cells.hbase_frames import put_at, put_rows
+from cells.hbase_schema import OWNER, marker_cell, read_marker
 from cells.markers import EmbeddedMarkers, add_all
 from engine.errors import Misconfigured, invariant
 from engine.keys import user_prefix
@@ -42,6 +42,15 @@ class HBaseMarkers:
             raise
         return markers
 
+    def owner(self) -> bytes | None:
+        """Whose they are, as `begin` noted it; None: nobody's yet."""
+        return self._client.rows("marker", [OWNER])[0].get(b"")
+
+    def begin(self, owner: bytes) -> None:
+        """Note whose they are, in the write-ahead log on return."""
+        call = partial(put_rows, self._client.table("marker"), [(OWNER, [(b"", owner)])])
+        self._client.write("begin the markers", [call])
+
     def get(self, reader: int) -> int | None:
         """The marker in force, a post id; None when nothing was marked yet."""
         return read_marker(self._client.rows("marker", [user_prefix(reader)])[0])
@@ -61,7 +70,7 @@ class HBaseMarkers:
         while True:
             pairs = self._client.scan("marker", start, None, HBASE_SCAN_ROWS)
             for key, columns in pairs:
-                marker = read_marker(columns)
+                marker = read_marker(columns) if key != OWNER else None
                 if marker is not None:
                     yield int.from_bytes(key), marker
             if len(pairs) < HBASE_SCAN_ROWS:

@@ -11,6 +11,7 @@ from functools import partial
 from cells import rows
 from cells.hbase_client import HBaseClient
 from cells.hbase_frames import put_rows
+from cells.hbase_schema import BEGUN
 from engine.errors import Misconfigured, Precondition
 
 _META_KEY = b"cell"
@@ -32,6 +33,17 @@ def check_meta(client: HBaseClient, wanted: rows.Meta) -> None:
                 f"the tables {client.address.cell}.* at {client.address.place} hold a cell with"
                 f" {name} {theirs}, not {mine}: {_META_ADVICE[name]}"
             )
+
+
+def is_written(client: HBaseClient) -> bool:
+    """Whether it is known whose they are."""
+    return bool(client.rows("meta", [_META_KEY])[0])
+
+
+def forget_begun(client: HBaseClient) -> None:
+    """Markers and decisions are put back or begin anew: what is there at the next start is taken
+    over (cells/born.py)."""
+    client.delete("forget what was begun", "meta", [BEGUN])
 
 
 def noted(client: HBaseClient) -> bool:

@@ -83,6 +83,7 @@ class TableTarget:
             ]
         )
         crash("moved")
+        hbase_meta.forget_begun(self._client)
         self._replace_local(source / GRAPH)
         if (source / MARKERS).exists():
             theirs = EmbeddedMarkers.open(source / MARKERS)
@@ -101,6 +102,7 @@ class TableTarget:
         )
         crash("moved")
         self._helper.create(self._cell, hbase_snapshots.TAKEN)
+        hbase_meta.forget_begun(self._client)
         self._replace_local(None)
 
     def _replace_local(self, graph: Path | None) -> None:

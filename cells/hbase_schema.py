@@ -16,7 +16,9 @@ have a salt byte in front, a function of the id, so that new posts spread over a
 | marker | reader | empty -> version, post u64; timestamp = post id: a maximum |
 | quarantine | place | empty -> cells/rows.py's value |
 | gap | place | cells/rows.py's value -> empty: all that were told; the widest counts |
+| decision, marker | "owner" | empty -> cells/born.py's value |
 | meta | "cell" | empty -> cells/rows.py's value |
+| | "begun" | `markers`, `decisions` -> cells/born.py's value |
 
 Offsets are u64 big-endian and `~` is bitwise not: of the columns with one letter the first in byte
 order counts, so writers never read: lowest post, highest edit, lowest delete, highest relation
@@ -45,6 +47,8 @@ from engine.ports import AuthorInterval, OutboxEntry, PostRow
 
 VERSION = 1
 POSTED = (b"a", b"")  # of an author's own row in the outbox table
+OWNER = b"owner"  # in the tables of decisions and markers: a row of no interval, of no reader
+BEGUN = b"begun"  # in meta: what was begun beside the store
 SALTS = 8
 _VERSIONED = struct.Struct(">BQ")
 _U64 = struct.Struct(">Q")

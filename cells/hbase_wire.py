@@ -77,6 +77,12 @@ class ThriftLibrary:
             EOFError,
         )
 
+    def failed_inside(self, error: BaseException) -> bool:
+        """Whether the server understood a call and broke down over it: HBase's client in it threw
+        what the call does not declare. That passes; a refusal of the call itself does not."""
+        inside = (self.refusal.INTERNAL_ERROR, self.refusal.MISSING_RESULT)
+        return isinstance(error, self.refusal) and error.type in inside
+
 
 class ThriftConnection:
     """An open connection. Raises the library's `faults`."""

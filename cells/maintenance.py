@@ -68,8 +68,10 @@ class Maintenance:
         self._thread.start()
 
     def close(self) -> None:
-        """End them; a snapshot in the making is left unfinished."""
+        """End them; a snapshot in the making is left unfinished. The cell begins to stop: one that
+        waits for its store would keep a snapshot, which waits for it, beyond the drain."""
         self._stopping.set()
+        self._cell.runner.begin_stop()
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._thread.is_alive():
             self._thread.join(DRAIN_S)

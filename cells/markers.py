@@ -13,8 +13,6 @@ import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
-from pathlib import Path
-from typing import Self
 
 import lmdb
 
@@ -41,30 +39,14 @@ class EmbeddedMarkers(SyncedDatabase):
     """`engine.ports.Markers` on LMDB. Use `EmbeddedMarkers.open`."""
 
     what = "markers"
+    map_bytes = MARKERS_MAP_BYTES
+    readers_max = MARKERS_READERS_MAX
 
     def __init__(self, environment: lmdb.Environment) -> None:
         """Over an open environment; `open` makes one."""
         super().__init__(environment)
         self._waiting = _Batch()
         self._waiting_lock = threading.Lock()
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """The markers in `folder`, made when there are none. Raises Corruption, DiskFull,
-        Unavailable."""
-        try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            environment = lmdb.open(
-                str(folder),
-                map_size=MARKERS_MAP_BYTES,
-                max_readers=MARKERS_READERS_MAX,
-                metasync=True,
-                sync=True,
-                max_dbs=0,
-            )
-        except (lmdb.Error, OSError) as error:
-            raise translate(error, f"open the markers in {folder}") from error
-        return cls(environment)
 
     def get(self, reader: int) -> int | None:
         """The marker in force, a post id; None when nothing was marked yet."""
@@ -111,7 +93,7 @@ class EmbeddedMarkers(SyncedDatabase):
         """(reader, marker) of everybody, as they are when the walk begins."""
         try:
             with self._opened().begin(buffers=False) as transaction:
-                for key, value in transaction.cursor():
+                for key, value in self._pairs(transaction):
                     yield _KEY.unpack(key)[0], _unpack(value)
         except lmdb.Error as error:
             raise translate(error, "read the markers") from error

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,10 +24,22 @@ from cells.worker import Worker
 from engine import limits
 from engine.errors import FirecellError, Unavailable
 from engine.ports import Gap, Log, Record, Store
+from topics.backoff import Backoff
 from topics.histogram import Histogram
 
 _Result = TypeVar("_Result")
 log_ = logging.getLogger("firecell.runner")
+
+
+class Parts(NamedTuple):
+    """What a runner is made of."""
+
+    cell: str
+    log: Log
+    store: Store
+    worker: Worker
+    save_graph: Callable[[list[int]], None]  # at these positions, the worker's
+    now_ms: Callable[[], int]
 
 
 class Progress:
@@ -35,25 +47,17 @@ class Progress:
 
     _thread: threading.Thread  # the one that applies, or that feeds it
 
-    def __init__(
-        self,
-        cell: str,
-        log: Log,
-        store: Store,
-        worker: Worker,
-        save_graph: Callable[[list[int]], None],
-        now_ms: Callable[[], int],
-    ) -> None:
-        self.cell = cell
-        self._log = log
-        self._store = store
-        self._worker = worker
-        self._save_graph = save_graph
-        self._now_ms = now_ms
-        self._target = log.end_offsets()  # ready once all of this is applied
+    def __init__(self, parts: Parts) -> None:
+        self.cell = parts.cell
+        self._log = parts.log
+        self._store = parts.store
+        self._worker = parts.worker
+        self._save_graph = parts.save_graph
+        self._now_ms = parts.now_ms
+        self._target = parts.log.end_offsets()  # ready once all of this is applied
         self._ends = list(self._target)
         self._settled_ms = 0
-        self._gaps = store.gaps()
+        self._gaps = parts.store.gaps()
         self._stop = threading.Event()
         self._caught_up = False
         self._trouble: FirecellError | None = None
@@ -90,8 +94,8 @@ class Progress:
         return self._worker.next_offsets[partition] > offset
 
     def version(self) -> int:
-        """Changes with every batch."""
-        return self._worker.counts.batches
+        """Changes with every batch, and with those of other workers of the cell."""
+        return self._worker.counts.batches + self._worker.counts.others
 
     def settled_ms(self) -> int:
         """Everything appended before this Unix ms is applied, less the margin."""
@@ -182,6 +186,10 @@ class Progress:
 
     # --- between two batches ---
 
+    def begin_stop(self) -> None:
+        """Take nothing more; what is in hand goes on, unless it waits for its store."""
+        self._stop.set()
+
     def is_applying(self) -> bool:
         """Whether the thread that applies is there."""
         return self._thread.is_alive()
@@ -244,6 +252,12 @@ class Progress:
         bound = limits.BULK_UNTIL_EVENTS if self._store.bulk else limits.BULK_FROM_EVENTS
         self._store.bulk = self.lag_events() >= bound
 
+    def _room(self) -> tuple[int, int]:
+        """(events, bytes of their frames) of one batch at most: what `keys_aim` of the store takes
+        of posts with some hundred followers each, in proportion when it aims at more."""
+        batches = max(self._store.keys_aim // limits.WORKER_KEYS_AIM, 1)
+        return limits.WORKER_EVENTS_MAX * batches, limits.WORKER_BYTES_MAX * batches
+
     def _apply_all(self, records: list[Record]) -> None:
         while records:
             batch = self._patiently(partial(self._worker.plan, records))
@@ -257,7 +271,7 @@ class Progress:
 
     def _patiently(self, step: Callable[[], _Result]) -> _Result:
         """A step of the worker, however long the store is away; a stop gives up between tries."""
-        wait_ms = limits.RETRY_FIRST_MS
+        waits = Backoff()
         while True:
             try:
                 result = step()
@@ -266,9 +280,8 @@ class Progress:
             except Unavailable as error:
                 self._trouble = error
                 log_.warning("cell %s waits for its store: %s", self.cell, error.message)
-                if self._stop.wait(wait_ms / 1_000):
+                if self._stop.wait(waits.next_s()):
                     raise
-                wait_ms = min(wait_ms * 2, limits.RETRY_MS_MAX)
 
     def _settle(self, seen_at: int) -> None:
         """A partition applied to the end that was read at t counts as t (DESIGN 10)."""

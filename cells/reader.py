@@ -1,25 +1,25 @@
 """Pages: what a reader sees, from a slice of inbox keys, in microseconds.
 
-A page is: a slice of the reader's inbox -> posts (cache, then table) -> the *visible* rule ->
-JSON. The rule (engine/timeline.py) is checked here for a whole slice at once: most keys pass by
-comparing two offsets; only what is left looks at floors. Called on the event loop beside the
-fan-out thread, or by several threads (`remote`); holds no lock. Raises WrongCell for readers of
-other cells.
+A page is: a slice of the reader's inbox -> posts and the *visible* rule (cells/judge.py) -> JSON.
+Called on the event loop beside the fan-out thread, or by several threads (`remote`); holds no lock.
+Raises WrongCell for readers of other cells.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from itertools import compress
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from cells.graph import Graph
+from cells.judge import Head, Judge, Judged
 from cells.page_bytes import closed, encode, follow_page, joined, posts_page, user_cursor
 from cells.pull import PulledInbox
 from cells.relations import RelationsCache
+from cells.unread import UnreadCounts
 from engine import limits
 from engine.errors import Conflict, Gone, NotFound, WrongCell
 from engine.homing import HomeRange
@@ -28,7 +28,6 @@ from engine.limits import U64_MAX
 from engine.ports import Gap, Markers, PostCache, Shown, Store
 from engine.timeline import (
     Cursor,
-    covers,
     fold_toggles,
     page_times,
     parse_cursor,
@@ -36,8 +35,6 @@ from engine.timeline import (
 )
 from engine.times import format_ms
 from engine.wire import post_json
-
-_KEY = 24
 
 
 class Progress(Protocol):
@@ -51,20 +48,6 @@ class Progress(Protocol):
 
     def gaps(self) -> list[Gap]:
         """Spans that are not covered."""
-
-
-class Judged(NamedTuple):
-    """A slice of an inbox with its posts: parallel lists, newest first."""
-
-    posts: list[int]
-    authors: list[int]
-    shown: list[Shown]
-    visible: list[bool]
-    whole: bool  # nothing lies behind this slice
-
-    def reaches(self, post: int) -> bool:
-        """Whether every key above `post` is in this slice of the inbox's head."""
-        return self.whole or self.posts[-1] <= post
 
 
 class Reader:
@@ -88,16 +71,13 @@ class Reader:
         self._store = store
         self._inbox = inbox
         self._graph = graph
-        self._cache = cache
-        self._relations = relations
+        self._judge = Judge(store, graph, cache, relations)
         self._markers = markers
         self._progress = progress
         self._now_ms = now_ms
         self.remote = store.remote or cache.remote  # pages wait for a network
         self._cell_json = encode(cell)
-        # reader -> (version, marker, unread): a walk counts once, not on every page
-        self._unread_known: OrderedDict[int, tuple[int, int | None, tuple[int, bool]]]
-        self._unread_known = OrderedDict()
+        self._unread = UnreadCounts(inbox.older, self._judge.judge)
 
     # --- the dashboard ---
 
@@ -107,22 +87,24 @@ class Reader:
         """A page as JSON bytes (engine.wire.DashboardPage)."""
         self._check_home(reader)
         marker = self._markers.get(reader)
+        seen = -1 if marker is None else marker  # posts up to here
         version = self._progress.version()  # before the first look at the inbox
         if newer is not None:
             start = parse_cursor(newer, "newer")
             posts, following = self._page_newer(reader, start, limit)
-            unread, capped = self._unread(reader, marker, None, version)
+            body: bytes | memoryview = joined(posts, seen)
+            unread, capped = self._unread.of(reader, marker, None, version)
             top = None
         else:
             start_older = parse_cursor(cursor, "cursor") if cursor is not None else None
-            posts, following, head = self._page_older(reader, start_older, limit)
-            unread, capped = self._unread(reader, marker, head, version)
+            body, following, head = self._page_older(reader, start_older, limit, seen)
+            unread, capped = self._unread.of(reader, marker, head, version)
             top = start_older.post if start_older is not None else None
         oldest = following.post if following is not None else None
         # joined, not formatted: a page is some 8 KB, and each copy of it is felt
         page = [
             b'{"reader":"%d","cell":%b,"posts":[' % (reader, self._cell_json),
-            joined(posts, -1 if marker is None else marker),
+            body,
             b'],"next":"%b"' % str(following).encode() if following else b'],"next":null',
             b',"settled":"%b"' % str(settled_cursor(self._progress.settled_ms())).encode(),
             b',"marker":null' if marker is None else b',"marker":"%d"' % marker,
@@ -132,32 +114,37 @@ class Reader:
         return b"".join(page)
 
     def _page_older(
-        self, reader: int, start: Cursor | None, limit: int
-    ) -> tuple[list[tuple[int, Shown]], Cursor | None, Judged | None]:
-        """(posts, cursor behind them or None at the end, the inbox's head if this looked at it)."""
+        self, reader: int, start: Cursor | None, limit: int, seen: int
+    ) -> tuple[bytes | memoryview, Cursor | None, Head | None]:
+        """(posts as JSON, cursor behind them or None at the end, the inbox's head if this looked at
+        it)."""
         before = inbox_key(reader, start.post, start.author) if start is not None else b""
+        raw = self._inbox.older(reader, before, limit + 1)
+        composed = self._judge.compose(reader, raw, limit, seen)
+        if composed is not None:
+            return composed if start is None else (*composed[:2], None)
         posts: list[tuple[int, Shown]] = []
-        head: Judged | None = None
+        head: Head | None = None
         looked = 0
         while True:
-            raw = self._inbox.older(reader, before, limit + 1)
-            judged = self._judge(reader, raw, limit)
+            judged = self._judge.judge(reader, raw, limit)
             if start is None and head is None:
-                head = judged
+                head = partial(Judged, *judged)
             count = len(judged.posts)
             taken = list(compress(range(min(count, limit)), judged.visible))[: limit - len(posts)]
             posts += [(judged.posts[index], judged.shown[index]) for index in taken]
             if len(posts) == limit:
                 last = taken[-1]
                 place = Cursor(judged.posts[last], judged.authors[last])
-                return posts, None if last + 1 == count else place, head
+                return joined(posts, seen), None if last + 1 == count else place, head
             if count <= limit:
-                return posts, None, head
+                return joined(posts, seen), None, head
             looked += limit
             place = Cursor(judged.posts[limit - 1], judged.authors[limit - 1])
             if looked >= limits.PAGE_SCAN_KEYS_MAX:
-                return posts, place, head
+                return joined(posts, seen), place, head
             before = inbox_key(reader, place.post, place.author)
+            raw = self._inbox.older(reader, before, limit + 1)
 
     def _page_newer(
         self, reader: int, start: Cursor, limit: int
@@ -169,7 +156,7 @@ class Reader:
         looked = 0
         while True:
             raw = self._inbox.newer(reader, above, limit + 1)
-            judged = self._judge(reader, raw, limit)
+            judged = self._judge.judge(reader, raw, limit)
             count = len(judged.posts)
             for index in range(min(count, limit)):
                 place = Cursor(judged.posts[index], judged.authors[index])
@@ -183,86 +170,6 @@ class Reader:
             if looked >= limits.PAGE_SCAN_KEYS_MAX:
                 return posts[::-1], place
             above = inbox_key(reader, place.post, place.author)
-
-    def _judge(self, reader: int, raw: bytes, asked: int) -> Judged:
-        """The visible rule over a slice of inbox keys, read to have more than `asked`."""
-        count = len(raw) // _KEY
-        if count == 0:
-            return Judged([], [], [], [], True)
-        words = np.frombuffer(raw, dtype=">u8").reshape(count, 3).astype(np.uint64)
-        authors: list[int] = words[:, 2].tolist()
-        posts: list[int] = (~words[:, 1]).tolist()
-        shown = self._shown([raw[i + 8 : i + _KEY] for i in range(0, count * _KEY, _KEY)])
-        starts: list[int] = self._graph.interval_from(reader, words[:, 2]).tolist()
-        visible = [
-            0 <= start <= entry[0]  # its offset, -1 when it is not there
-            for start, entry in zip(starts, shown, strict=True)
-        ]
-        if False in visible:
-            self._add_backfilled(visible, reader, authors, posts, starts, shown)
-        hidden = self._relations.hidden(reader)
-        if hidden:
-            visible = [
-                verdict and author not in hidden
-                for verdict, author in zip(visible, authors, strict=True)
-            ]
-        return Judged(posts, authors, shown, visible, count <= asked)
-
-    def _add_backfilled(
-        self,
-        visible: list[bool],
-        reader: int,
-        authors: list[int],
-        posts: list[int],
-        starts: list[int],
-        shown: list[Shown],
-    ) -> None:
-        """Make visible what is from before the current follow and was reached by its backfill."""
-        pairs = zip(starts, shown, strict=True)
-        older = [index for index, (start, entry) in enumerate(pairs) if start > entry[0] >= 0]
-        wanted = list({authors[index]: None for index in older})
-        every = self._store.toggles_of_pairs([(reader, author) for author in wanted])
-        toggles = dict(zip(wanted, every, strict=True))
-        for index in older:
-            facts = ((t.offset, t.follows, t.floor) for t in toggles[authors[index]])
-            interval = fold_toggles(facts)
-            visible[index] = interval is not None and covers(
-                interval, shown[index][0], posts[index]
-            )
-
-    def _shown(self, keys: list[bytes]) -> list[Shown]:
-        """Posts of keys: cache, then table."""
-        found = self._cache.get_many(keys)
-        if None not in found:
-            return found  # type: ignore[return-value]
-        missing = [key for key, entry in zip(keys, found, strict=True) if entry is None]
-        epoch = self._cache.epoch()
-        filled = iter(self._cache.fill(missing, self._store.post_rows(missing), epoch))
-        return [entry if entry is not None else next(filled) for entry in found]
-
-    def _unread(
-        self, reader: int, marker: int | None, head: Judged | None, version: int
-    ) -> tuple[int, bool]:
-        """(visible posts above the marker, whether counting stopped before the last of them).
-
-        With a marker the count goes up to UNREAD_MAX. A reader without one never marks: what a
-        first page of the usual size holds is counted, and no more is looked at.
-        """
-        known = self._unread_known.get(reader)
-        if known is not None and known[:2] == (version, marker):
-            return known[2]
-        least = -1 if marker is None else marker
-        most = limits.PAGE_POSTS_DEFAULT if marker is None else limits.UNREAD_MAX
-        if head is None or not (head.reaches(least) or len(head.posts) > most):
-            head = self._judge(reader, self._inbox.older(reader, b"", most + 1), most)
-        asked = len(head.posts) - (not head.whole)  # a slice that goes on has one key more
-        newer = zip(head.posts[:asked], head.visible, strict=False)
-        unread = min(sum(visible for post, visible in newer if post > least), limits.UNREAD_MAX)
-        counted = unread, not head.reaches(least)
-        self._unread_known[reader] = (version, marker, counted)
-        if len(self._unread_known) > limits.RELATIONS_CACHE_READERS_MAX:
-            self._unread_known.popitem(last=False)
-        return counted
 
     def _gaps(self, newest: int | None, oldest: int | None) -> bytes:
         """The gaps that overlap a page's span of time."""
@@ -289,7 +196,7 @@ class Reader:
         looked = 0
         while True:
             entries = self._store.outbox(author, before, limit + 1)
-            shown = self._shown([post_key(entry.post, author) for entry in entries[:limit]])
+            shown = self._judge.shown([post_key(entry.post, author) for entry in entries[:limit]])
             for index, post in enumerate(shown):
                 if post.offset < 0:
                     continue

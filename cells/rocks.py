@@ -193,3 +193,38 @@ def _family_options(name: str, cache: Cache) -> Options:
         options.set_universal_compaction_options(universal)
         options.set_level_zero_file_num_compaction_trigger(limits.INBOX_RUNS_MIN)
     return options
+
+
+def statistics(text: str) -> dict[str, int]:
+    """The tickers of RocksDB's statistics: lines like `rocksdb.x.y COUNT : 12`."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) == 4 and words[1:3] == ["COUNT", ":"]:
+            found[words[0]] = int(words[3])
+    return found
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of the files below `folder`; those that go away meanwhile do not count."""
+    total = 0
+    for entry in folder.rglob("*"):
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            continue
+        total += status.st_size
+    return total
+
+
+def merging_options(resting: bool) -> dict[str, str]:
+    """What the inbox's table is told when its cell comes to rest, and when it writes again."""
+    runs = limits.INBOX_RUNS_REST if resting else limits.INBOX_RUNS_MIN
+    percent = limits.INBOX_NEWER_PERCENT_REST if resting else limits.INBOX_NEWER_PERCENT_MAX
+    width = limits.INBOX_MERGE_WIDTH_REST if resting else limits.INBOX_RUNS_MIN
+    return {
+        "level0_file_num_compaction_trigger": str(runs),
+        "compaction_options_universal": (
+            f"{{min_merge_width={width};max_size_amplification_percent={percent}}}"
+        ),
+    }

@@ -15,6 +15,7 @@ Every value begins with a version byte (1). All integers are big-endian; an offs
 | quarantine | place | time u64, frame length u32; frame; cause in UTF-8 |
 | gap | place (first offset) | last offset i64, from u64, to u64; cause in UTF-8 |
 | meta | "cell" | JSON: format, identity, partitions, cell, home_first, home_last |
+|      | "begun" | msgpack: what was begun beside the store -> whose it was (cells/born.py) |
 | inbox | inbox | empty |
 
 `merge_posts` is a join: in any order, any number of times, the same facts give the same rows (I2).
@@ -24,7 +25,7 @@ All pure; safe from any thread.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 import msgspec
@@ -80,6 +81,21 @@ def unpack_meta(value: bytes) -> Meta:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         pass
     _refuse("meta", value)
+
+
+def pack_begun(begun: Mapping[str, bytes]) -> bytes:
+    """What was begun beside the store -> whose it was: cells/born.py."""
+    return bytes([VERSION]) + msgspec.msgpack.encode(begun)
+
+
+def unpack_begun(value: bytes) -> dict[str, bytes]:
+    """Raises Corruption when it is none of ours."""
+    try:
+        if value[:1] == bytes([VERSION]):
+            return msgspec.msgpack.decode(value[1:], type=dict[str, bytes])
+    except msgspec.MsgspecError:
+        pass
+    _refuse("begun", value)
 
 
 def pack_post(row: PostRow) -> bytes:

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from cells.progress import Progress, log_
-from cells.worker import Worker
+from cells.progress import Parts, Progress, log_
 from engine import limits
 from engine.errors import FirecellError, Unavailable
-from engine.ports import Log, Record, Store
+from engine.ports import Log, Record
 
 _GROUP_COMMIT_S = 1.0
 
@@ -25,16 +24,8 @@ _GROUP_COMMIT_S = 1.0
 class Runner(Progress):
     """Drives one worker; every public method may be called from any thread."""
 
-    def __init__(
-        self,
-        cell: str,
-        log: Log,
-        store: Store,
-        worker: Worker,
-        save_graph: Callable[[list[int]], None],
-        now_ms: Callable[[], int],
-    ) -> None:
-        super().__init__(cell, log, store, worker, save_graph, now_ms)
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts)
         self._thread = threading.Thread(target=self._run, name="fan-out", daemon=True)
         self._last_commit = 0.0
 
@@ -44,7 +35,7 @@ class Runner(Progress):
 
     def stop(self, deadline_s: float) -> bool:
         """Finish the batch in hand, keep positions and graph; False when the deadline passed."""
-        self._stop.set()
+        self.begin_stop()
         if self._thread.is_alive():
             self._thread.join(deadline_s)
         return not self._thread.is_alive()
@@ -93,10 +84,7 @@ class Runner(Progress):
         self._keep_place(final=False)
 
     def _gather(self) -> list[Record]:
-        at = self._worker.next_offsets
-        batches = max(self._store.keys_aim // limits.WORKER_KEYS_AIM, 1)
-        events, size = limits.WORKER_EVENTS_MAX * batches, limits.WORKER_BYTES_MAX * batches
-        return gather(self._log, at, self._ends, events, size)
+        return gather(self._log, self._worker.next_offsets, self._ends, *self._room())
 
     def _keep_place(self, final: bool) -> None:
         """The group's position (for lag, never ahead of durable) and the graph's snapshot."""

@@ -250,9 +250,12 @@ class CellServer:
         )
 
     async def _answer(self, page: Callable[[], bytes]) -> Response:
+        return json_response(await self._page(page))
+
+    async def _page(self, page: Callable[[], bytes]) -> bytes:
         """A page, in a thread where it waits for a network."""
         threads = self._threads
-        return json_response(page() if threads is None else await threads.run(page))
+        return page() if threads is None else await threads.run(page)
 
     async def _wait(self, call: Call) -> None:
         """Read one's own write: until the position is applied here."""
@@ -271,8 +274,8 @@ class CellServer:
         reader = wire.parse_user(call.parts["id"], "id")
         pages, runner = self._reader(), self._opened()
         if self._ticker is None:
-            self._ticker = Ticker(runner.version, lambda: bool(self._reason()))
-        return stream_response(pages, reader, call.query, call.headers, self._ticker)
+            self._ticker = Ticker(runner.version, lambda: bool(self._reason()), self._page)
+        return await stream_response(pages, reader, call.query, call.headers, self._ticker)
 
     async def _posts(self, call: Call) -> Response:
         author = wire.parse_user(call.parts["id"], "id")
@@ -303,7 +306,9 @@ class CellServer:
         user = wire.parse_user(call.parts["id"], "id")
         marker = wire.decode_json(await read_json(call, MARKER_BODY_BYTES_MAX), _marker_in)
         post = wire.parse_post_id(marker.post, "post")
-        return json_response(await asyncio.to_thread(self._reader().set_marker, user, post))
+        mark, threads = partial(self._reader().set_marker, user, post), self._threads
+        waits = asyncio.to_thread(mark) if threads is None else threads.run(mark)
+        return json_response(await waits)
 
     # --- the process ---
 

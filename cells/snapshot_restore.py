@@ -13,8 +13,13 @@ Steps 1, 2 and 4 are a *target*'s: `FolderTarget` here, cells/hbase_restore.py f
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -30,7 +35,7 @@ from cells.snapshot_files import (
     check_files,
     copy_part,
 )
-from engine.errors import Corruption, Precondition
+from engine.errors import Corruption, Precondition, Unavailable
 from engine.homing import HomeRange
 from engine.ports import Log
 from engine.times import format_ms
@@ -42,6 +47,18 @@ _SWAPPED = (STORE, DECISIONS, GRAPH)
 REPLAYS, REBUILD = "replays", "rebuild.json"  # they speak of the state that goes
 
 Crash = Callable[[str], None]
+_log = logging.getLogger("firecell.restore")
+_WALK = """
+import sys
+from pathlib import Path
+from cells.markers import EmbeddedMarkers
+from engine.errors import Corruption
+try:
+    for _ in EmbeddedMarkers.open(Path(sys.argv[1])).all():
+        pass
+except Corruption as error:
+    sys.exit(error.exit_code)
+"""
 
 
 def no_crash(point: str) -> None:
@@ -217,7 +234,7 @@ class FolderTarget:
             if (incoming / part).exists():
                 (incoming / part).rename(folder / part)
             sync_folder(folder)
-        _add_markers(folder / MARKERS, incoming / MARKERS)
+        _add_markers(folder, incoming / MARKERS, crash)
 
     def clear(self, crash: Crash) -> None:
         """See `Target`."""
@@ -241,22 +258,58 @@ class FolderTarget:
         shutil.rmtree(self.folder / INCOMING, ignore_errors=True)
 
 
-def _add_markers(here: Path, snapshot: Path) -> None:
-    """I7: the newer of both, reader by reader. Markers that cannot be read are replaced."""
+def _add_markers(folder: Path, snapshot: Path, crash: Crash) -> None:
+    """I7: the newer of both, reader by reader. Markers that cannot be read, or are another cell's,
+    are put aside, and the snapshot's take their place."""
+    here, kept = folder / MARKERS, folder / REPLACED / MARKERS
     if not snapshot.exists():
         return
     if here.exists():
-        try:
-            mine = EmbeddedMarkers.open(here)
-        except Corruption:
-            here.rename(here.parent / REPLACED / MARKERS)
-        else:
-            theirs = EmbeddedMarkers.open(snapshot)
-            add_all(theirs.all(), mine.advance_many)
-            theirs.close()
-            mine.close()
+        if _added(here, snapshot):
             return
+        if kept.exists():
+            remove(here)  # put there by the attempt that was cut short
+        else:
+            here.rename(kept)
+        crash("aside")
     snapshot.rename(here)
+    sync_folder(folder)
+
+
+def _added(here: Path, snapshot: Path) -> bool:
+    """Whether the markers that are there could take in the snapshot's."""
+    if not _whole(here):
+        _log.warning("the markers in %s are damaged, and put aside", here)
+        return False
+    opened = EmbeddedMarkers.open
+    with closing(opened(snapshot)) as theirs, closing(opened(here)) as mine:
+        owners = {each for each in (mine.owner(), theirs.owner()) if each is not None}
+        if len(owners) > 1:
+            _log.warning("the markers in %s are another cell's, and put aside", here)
+            return False
+        add_all(theirs.all(), mine.advance_many)
+        for owner in owners:
+            mine.begin(owner)
+    return True
+
+
+def _whole(markers: Path) -> bool:
+    """Whether markers can be read to their end, before any is written: a damaged page would
+    otherwise be found by its reader. In a process of its own, as LMDB aborts the one in which it
+    meets some kinds of damage. Unavailable when nobody can tell."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _WALK, str(markers)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode not in (0, Corruption.exit_code) and done.returncode > 0:
+        words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+        raise Unavailable(f"could not read the markers in {markers}: {' '.join(words)}; try again")
+    return done.returncode == 0
 
 
 def remove(path: Path) -> None:

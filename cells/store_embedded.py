@@ -26,7 +26,14 @@ from typing import Self
 from rocksdict import Checkpoint, CompactOptions, IngestExternalFileOptions, WriteBatch
 
 from cells import rows
-from cells.rocks import FAMILIES, open_rocks, translate
+from cells.rocks import (
+    FAMILIES,
+    bytes_in,
+    merging_options,
+    open_rocks,
+    statistics,
+    translate,
+)
 from cells.store_scans import StoreScans
 from cells.store_writes import FactsWriter
 from engine import limits
@@ -37,6 +44,7 @@ from engine.ports import Facts, Gap
 from engine.runs import write_run
 
 _META_KEY = b"cell"
+_BEGUN_KEY = b"begun"
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +68,7 @@ class EmbeddedStore(StoreScans):
         self._writing = threading.RLock()
         self._read_only = read_only
         self._closed = False
-        self._merging_from = limits.INBOX_RUNS_MIN
+        self._resting = False
         self._stall_ms = 0.0
         self._adopted = 0
         self._keys_written = 0
@@ -115,6 +123,19 @@ class EmbeddedStore(StoreScans):
                 raise Misconfigured(
                     f"{self.folder} holds a cell with {name} {theirs}, not {mine}: {advice}"
                 )
+
+    def begun(self) -> dict[str, bytes]:
+        """What was begun beside this store -> whose it was then."""
+        value = self._get("meta", [_BEGUN_KEY])[0]
+        return {} if value is None else rows.unpack_begun(value)
+
+    def note_begun(self, what: str, owner: bytes) -> None:
+        """Note that; synced."""
+        with self._writing:
+            self._begin()
+            value = rows.pack_begun({**self.begun(), what: owner})
+            self._writer.batch.put(_BEGUN_KEY, value, self._handles["meta"])
+            self._write(self._writer.take(), "note what was begun")
 
     def _remove_leftovers(self) -> None:
         for path in self._runs.iterdir():
@@ -212,7 +233,7 @@ class EmbeddedStore(StoreScans):
 
     def _adopt_run(self, keys: Keys) -> None:
         """Lay out a run, sync it, let RocksDB adopt it: from then on it is durable."""
-        self._merge_from(limits.INBOX_RUNS_MIN)
+        self._merge_as(resting=False)
         self._wait_for_level0()
         path = self._runs / f"{self._adopted}.sst"
         options = IngestExternalFileOptions()
@@ -246,18 +267,19 @@ class EmbeddedStore(StoreScans):
         self._stall_ms += (time.monotonic() - started) * 1_000
 
     def rest(self) -> None:
-        """Nobody writes: merge down to INBOX_RUNS_REST runs for the readers, until the next run."""
-        self._merge_from(limits.INBOX_RUNS_REST)
+        """Nobody writes: merge for the readers, until the next run. Small runs with one another,
+        and all into one when the newer ones are a good part of it: that pays for itself."""
+        self._merge_as(resting=True)
 
-    def _merge_from(self, runs: int) -> None:
-        """From how many sorted runs on RocksDB merges; a change lets it look at once."""
-        if runs == self._merging_from:
+    def _merge_as(self, resting: bool) -> None:
+        """How RocksDB chooses what to merge; a change lets it look at once."""
+        if resting == self._resting:
             return
         try:
-            self._inbox.set_options({"level0_file_num_compaction_trigger": str(runs)})
+            self._inbox.set_options(merging_options(resting))
         except Exception as error:
             raise translate(error, "change how it merges") from error
-        self._merging_from = runs
+        self._resting = resting
 
     def pressure(self) -> float:
         """1.0 up to RUNS_AT_EASE_MAX files at level 0, then in proportion to them."""
@@ -313,14 +335,14 @@ class EmbeddedStore(StoreScans):
         inbox_keys_written, bytes_written (log and runs)."""
         if self._closed:
             raise Unavailable("the store is closed")
-        statistics = _statistics(self._options.get_statistics() or "")
+        tickers = statistics(self._options.get_statistics() or "")
         return {
-            "disk_bytes": _bytes_in(self.folder),
+            "disk_bytes": bytes_in(self.folder),
             "files_level0": self._number("num-files-at-level0"),
             "sorted_runs": self._sorted_runs(),
             "merges": self._number("num-running-compactions"),
-            "compaction_bytes": statistics.get("rocksdb.compact.write.bytes", 0)
-            + statistics.get("rocksdb.flush.write.bytes", 0),
+            "compaction_bytes": tickers.get("rocksdb.compact.write.bytes", 0)
+            + tickers.get("rocksdb.flush.write.bytes", 0),
             "stall_ms": round(self._stall_ms),
             "runs_adopted": self._adopted,
             "inbox_keys_written": self._keys_written,
@@ -369,25 +391,3 @@ def _prepare_folder(folder: Path, runs: Path) -> None:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise translate(error, f"make its folder {folder}") from error
-
-
-def _statistics(text: str) -> dict[str, int]:
-    """The tickers of RocksDB's statistics: lines like `rocksdb.x.y COUNT : 12`."""
-    found = {}
-    for line in text.splitlines():
-        words = line.split()
-        if len(words) == 4 and words[1:3] == ["COUNT", ":"]:
-            found[words[0]] = int(words[3])
-    return found
-
-
-def _bytes_in(folder: Path) -> int:
-    """Bytes of the files below `folder`; those that go away meanwhile do not count."""
-    total = 0
-    for entry in folder.rglob("*"):
-        try:
-            status = entry.stat()
-        except FileNotFoundError:
-            continue
-        total += status.st_size
-    return total

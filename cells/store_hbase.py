@@ -38,9 +38,9 @@ from cells.hbase_rows import (
 )
 from cells.hbase_runs import Runs
 from cells.hbase_scans import HBaseScans
-from cells.hbase_schema import TABLES, bodies, salted
+from cells.hbase_schema import BEGUN, TABLES, bodies, salted
 from engine import limits
-from engine.errors import Conflict, Misconfigured, Unavailable, invariant
+from engine.errors import Conflict, Corruption, Misconfigured, Unavailable, invariant
 from engine.homing import HomeRange
 from engine.keys import Keys, partition_prefix, place_key
 from engine.ports import Facts, Gap
@@ -80,7 +80,8 @@ class HBaseStore(HBaseScans):
 
         `helper` is the command of the Java helper, for `create` (missing tables) and `bulk`. Raises
         Misconfigured (missing tables, the store of another firehose, cell or home range, a server
-        with another protocol), Precondition (a restore was cut short), Unavailable.
+        with another protocol), Precondition (a restore was cut short), Corruption (some of a
+        cell's tables are gone), Unavailable.
         """
         client = HBaseClient(Address.parse(url))
         store = cls(client, partitions, Helper(helper) if helper else None)
@@ -103,6 +104,12 @@ class HBaseStore(HBaseScans):
             return
         names = ", ".join(self._client.table(name).decode() for name in missing)
         place = self._client.address.place
+        if "meta" not in missing and hbase_meta.is_written(self._client):
+            raise Corruption(  # it was noted whose they are once all of them were there
+                f"{place} has lost the tables {names} of a cell that was begun: restore them:"
+                " `firecell snapshot restore` or `firecell rebuild`; or give the cell another name"
+                " in the URL and let it begin anew"
+            )
         if not create:
             raise Misconfigured(
                 f"{place} has no tables {names}: `firecell up` or `firecell cell` creates them"
@@ -126,6 +133,16 @@ class HBaseStore(HBaseScans):
                 except Unavailable:
                     if time.monotonic() > deadline:
                         raise
+
+    def begun(self) -> dict[str, bytes]:
+        """What was begun beside this store -> whose it was then."""
+        found = self._client.rows("meta", [BEGUN])[0]
+        return {what.decode(): owner for what, owner in found.items()}
+
+    def note_begun(self, what: str, owner: bytes) -> None:
+        """Note that; in the write-ahead log on return."""
+        row = (BEGUN, [(what.encode(), owner)])
+        self._write("note what was begun", list(self._puts("meta", [row])))
 
     @property
     def keys_aim(self) -> int:

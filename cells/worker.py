@@ -85,6 +85,7 @@ class WorkerCounts:
     toggles: int = 0
     inbox_keys: int = 0
     batches: int = 0
+    others: int = 0  # events that other workers of this cell applied
     quarantined: int = 0
     dropped: int = 0  # below the position: seen before
     backfilled: int = 0
@@ -227,6 +228,7 @@ class Worker:
         if self._cache is not None and changed:
             self._cache.changed(changed)
         self.intervals.note_posts([parse_post_key(key)[1] for key in changed])
+        self.counts.others += len(records)  # pages are not what they were
 
     def _followed(self, records: Sequence[Record]) -> Iterator[int]:
         """Whose followers the records add to, in their order; as far as it is asked for."""
@@ -336,6 +338,7 @@ class Worker:
             entries = batch.outbox.entries(author)
             copied, floor = backfill(entries, offset, record.time_ms)
             batch.extra.extend(inbox_key(reader, post, author) for post in copied)
+            batch.keys_expected += len(copied)
             self.counts.backfilled += len(copied)
         batch.facts.toggles.append((partition, author, reader, offset, follows, floor))
 

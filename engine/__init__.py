@@ -3,6 +3,7 @@
 | file | job |
 | --- | --- |
 | limits | every bound and default, with its unit and its reason |
+| limits_stack | those of the local real stack |
 | errors | the one tree of errors; `invariant` |
 | times | ISO 8601, durations |
 | ids | post ids: 41 bits of time, 10 of node, 12 of sequence |

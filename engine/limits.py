@@ -1,7 +1,8 @@
 """Every bound and default of Firecell, each with its unit in its name and its reason beside it.
 
-Invariant I12: every queue, batch, page, scan, body and retry has a bound, and it is here.
-Nothing else may hold such a number; `tests/test_tidy.py` looks for strays.
+Invariant I12: every queue, batch, page, scan, body and retry has a bound, and it is here; those of
+the local real stack alone, which no feed needs, are in `engine/limits_stack.py`. Nothing else may
+hold such a number; `tests/test_tidy.py` looks for strays.
 """
 
 # --- numbers of the formats (never change: they are on disk) -------------------------------------
@@ -113,6 +114,7 @@ FOLLOWERS_PAGE_MAX = 1_000
 GAPS_IN_PAGE_MAX = 20
 PAGE_THREADS = 16  # pages at once from a store behind a network: each waits for it most of the time
 PAGE_THREADS_LINE_MAX = 256  # and in line for them; beyond it 503
+PAGE_WAIT_S = 10  # for one of those, its time in line included; then 503
 CURSOR_CHARACTERS_MAX = 64
 
 # --- what is materialized (engine/materialize.py) ------------------------------------------------
@@ -126,10 +128,12 @@ PULL_CHUNK_ENTRIES = 8  # of an outbox, at first: a page takes few of each autho
 PULL_HEAD_ENTRIES = 64  # of each pulled author's outbox kept in memory: three pages of theirs alone
 PULL_SKIPPED_MAX = 500  # posts from before the follow that are passed over without a place holder
 DECISIONS_MAP_BYTES = 1024 * 1024 * 1024  # sparse; a decision costs some 100 bytes
+DECISIONS_READERS_MAX = 126  # threads that read them at the same moment: a few, seldom
 
 # --- caches --------------------------------------------------------------------------------------
 CACHE_BYTES_DEFAULT = 512 * 1024 * 1024
-CACHE_ENTRY_BYTES_OVERHEAD = 250  # what one entry costs beside its bytes (measured, CPython 3.11)
+CACHE_SLOTS_MIN = 1024  # of its hash, at first; a power of two, as all their numbers
+CACHE_SLOTS_SHARE = 8  # an eighth of its bytes may become slots of 32: posts of 430 bytes fill both
 RELATIONS_CACHE_READERS_MAX = 100_000
 BLOCK_CACHE_BYTES = 512 * 1024 * 1024  # RocksDB's
 
@@ -137,7 +141,9 @@ BLOCK_CACHE_BYTES = 512 * 1024 * 1024  # RocksDB's
 COMPACTION_JOBS = 4  # merges and flushes at once: small ones do not wait for a great one
 COMPACTION_PARTS_MAX = 2  # threads that share one big merge
 INBOX_RUNS_MIN = 8  # sorted runs of the inbox before a merge: fewer cost merging, more pages
-INBOX_RUNS_REST = 3  # the same while nothing is written: pages look into two or three places
+INBOX_RUNS_REST = 3  # the same while nothing is written: pages look into one place or two
+INBOX_MERGE_WIDTH_REST = 2  # runs that one merge takes at least, then
+INBOX_NEWER_PERCENT_REST = 25  # of the oldest run: more in newer ones, and all become one, then
 WORKER_REST_S = 2.0  # without events before the store may rest
 INBOX_NEWER_PERCENT_MAX = 100_000  # inbox keys never replace each other: no merge only for space
 INBOX_BLOCK_BYTES = 4 * 1024  # after merging; a cold page reads one block per run
@@ -167,6 +173,9 @@ HTTP_HEADER_BYTES_MAX = 32 * 1024
 HTTP_CONNECTIONS_MAX = 2_000
 HTTP_KEEPALIVE_S = 75
 HTTP_BODY_WAIT_S = 30
+HTTP_PIPELINE_MAX = 64  # requests of one connection in line; beyond it nothing more is read
+HTTP_PARSE_BYTES = 4 * 1024  # parsed between two looks at how many are in line: some 200 of them
+HTTP_TAKE_WAIT_S = 30  # a client that takes nothing of the last bytes for so long is cut off
 HTTP_HEADER_WAIT_S = 20  # a client that has not sent its headers by then is cut off
 HTTP_BACKLOG = 2_048  # connections that the kernel holds before they are accepted
 PORT_MAX = 65_535
@@ -211,6 +220,7 @@ REQUEST_ID_CHARACTERS_MAX = 64  # a longer X-Request-ID is not echoed
 MARKER_BODY_BYTES_MAX = 1_024  # `{"post":"..."}` with room for blanks
 PUBLISH_WAIT_S = 15  # for the synced commit; then 503, and nobody knows whether it was kept
 PROXY_CONNECTIONS_PER_CELL_MAX = 64  # of the gateway to one cell: a hung cell blocks only its own
+PROXY_WAITING_PER_CELL_MAX = 32  # of those, by requests with after=: half is for all others
 READY_PROBE_S = 2  # the gateway waits this long for a cell's /readyz
 RETENTION_EVERY_S = 60  # how often the gateway drops old segments
 HTTP_BODIES_BYTES_MAX = 256 * 1024 * 1024  # of all request bodies in memory at once; then 503
@@ -218,45 +228,6 @@ BATCHES_AT_ONCE_MAX = 4  # NDJSON batches decoded at once: 50,000 events are som
 PROCESS_WATCH_S = 0.1  # how often a process looks whether its fan-out thread failed or caught up
 PUBLISH_TROUBLE_S = 10  # after a failed append without a later success, /readyz says so this long
 PROXY_ANSWER_BYTES_MAX = 64 * 1024 * 1024  # of a cell: 200 posts of 128 KiB are less
-
-# --- the local real stack (ops/stack*.py): the ports that each server's own papers name ----------
-STACK_KAFKA_PORT = 9092
-STACK_KAFKA_CONTROLLER_PORT = 9093
-STACK_REDIS_PORT = 6379
-STACK_NAMENODE_PORT = 8020
-STACK_NAMENODE_HTTP_PORT = 9870
-STACK_DATANODE_PORT = 9866
-STACK_DATANODE_HTTP_PORT = 9864
-STACK_DATANODE_IPC_PORT = 9867
-STACK_ZOOKEEPER_PORT = 2181
-STACK_MASTER_PORT = 16_000
-STACK_REGIONSERVER_PORT = 16_020
-STACK_THRIFT_PORT = 9090
-STACK_FREE_PORT_MIN = 15_000  # free ports are sought here: below those that the kernel hands out
-STACK_FREE_PORT_MAX = 31_999
-STACK_FREE_PORT_TRIES_MAX = 2_000
-STACK_PORT_MIN = 1_024  # below it a server would need to be root
-STACK_KAFKA_HEAP_MB = 768
-STACK_HDFS_HEAP_MB = 512  # of the NameNode and of the DataNode
-STACK_HBASE_HEAP_MB = 3_072  # with 1 GB, HBase holds key writers back while it flushes (measured)
-STACK_THRIFT_HEAP_MB = 512
-STACK_REDIS_MEMORY_MB = 256  # least recently used keys go first: it is a cache
-STACK_HEAP_MB_MIN = 128
-STACK_HEAP_MB_MAX = 65_536
-STACK_HELPER_HEAP_MB = 256
-STACK_UP_S = 180  # one server gets this long to answer: 2 cores may be busy with other things
-STACK_POLL_S = 0.1  # between two probes of a server that starts
-STACK_PROBE_S = 3  # one probe waits this long for its answer
-STACK_STOP_S = 40  # TERM: HBase writes its memory out; then KILL
-STACK_KILLED_S = 10  # KILL: gone within this, unless the kernel itself hangs
-STACK_FORMAT_S = 90  # formatting Kafka's or HDFS' folder: one short JVM
-STACK_DOWNLOAD_S = 1_800  # some 250 files from a registry on a slow line
-STACK_ANSWER_BYTES_MAX = 4 * 1024 * 1024  # of one probe
-STACK_LOG_FILE_MB = 32  # of one server; two older ones are kept
-STACK_RESTART_MS_MAX = 30_000  # backoff of a server that keeps ending, under --foreground
-STACK_BROKER_SESSION_MS = 3_000  # of Kafka's broker: after a kill it is waited out
-STACK_SESSION_MS = 120_000  # of ZooKeeper: a process stopped for less goes on where it was
-STACK_TICK_MS = 6_000  # a twentieth of the session, or ZooKeeper grants less
 
 # --- HBase (cells/store_hbase.py, cells/hbase_*.py, engine/hfiles.py) ----------------------------
 HFILE_BLOCK_ENTRIES = 1_456  # records of one data block: 64 KB decoded, HBase's own default
@@ -314,12 +285,11 @@ KAFKA_SEGMENT_MS = 3_600_000  # time retention works on closed segments: at most
 KAFKA_TOPIC_CHARACTERS_MAX = 200  # Kafka's own bound is 249; the rest is room for names beside it
 KAFKA_REPLICATION_MAX = 7
 KAFKA_SETTLE_S = 15  # a topic that was just made is waited for until every partition has a leader
-FAUST_BATCH_EVENTS = 8_192  # of one batch of a worker on Kafka; as many more may wait
 FAUST_TAKE_EVENTS = 1_024  # taken from Faust at once: while they are handed on, no more come
 FAUST_POLL_EVENTS = 2_048  # unpacked at once by the consumer
 FAUST_FETCH_BYTES = 256 * 1024  # of one partition in one answer; a larger batch comes whole
 FAUST_COLLECT_OBJECTS = 50_000  # made between two looks of Python's collector: some 5,000 events
-FAUST_BUFFER_EVENTS = 16_384  # prefetched by Faust: two batches
+FAUST_BUFFER_EVENTS = 16_384  # prefetched by Faust, beside one batch in hand and one that waits
 FAUST_WITHIN_S = 0.02  # a batch that is not full waits this long for more
 FAUST_BATCH_S_MAX = 600  # a batch in hand for longer is hung: the process gives up
 FAUST_SESSION_S = 20  # a killed worker keeps its place in the group so long
@@ -329,8 +299,6 @@ FAUST_GROUP_WAIT_S = 45  # at start, for a killed predecessor to leave: its sess
 FAUST_STOP_S = 10  # of the drain, for Faust's own stop
 CELL_WORKERS_MAX = 64  # processes of one cell on this machine
 ENDS_EVERY_S = 0.2  # how often the ends of the firehose are looked at, for lag and readiness
-STACK_WATCH_S = 0.5  # between two looks, in the foreground, at whether all servers live
-STACK_OUTAGE_S = 120  # HBase waits this long for a DataNode or NameNode that was killed
 
 # --- Bluesky Jetstream import (topics/jetstream*.py, ops/import_jetstream.py) --------------------
 JETSTREAM_LINE_BYTES_MAX = 1024 * 1024  # of one event: AT Protocol's records are at most that
@@ -347,8 +315,11 @@ JETSTREAM_OVERLAP_MS = 2_000  # a resumed stream begins this much earlier: event
 STREAM_PAGE_RECORDS = 1_000  # of one partition at once: some 4 ms of the GIL
 STREAM_PAGE_BYTES = 512 * 1024  # frames read at once for one consumer: what it has in memory
 STREAM_CACHE_BYTES = 32 * 1024 * 1024  # pages that consumers at the tail share
+STREAM_FILTER_BYTES = 700  # of a filter beside its authors: the tuple, its kinds, its count
+STREAM_AWAY_S = 5.0  # a partition that could not be read is asked after the others so long
+STREAM_AWAY_READ_S = 15.0  # and no more of them are tried in one read: each costs its time-out
 STREAM_READERS = 2  # threads that read and encode
-STREAM_LOOK_S = 0.005  # how often the one watcher looks at the ends of the log
+STREAM_LOOK_S = 0.005  # how often the one watcher looks at the ends that others move
 STREAM_LOOK_REST = 10  # and it rests this many times longer than a look takes
 STREAM_HEARTBEAT_S = 15.0
 STREAM_DRAIN_S = 2.0  # a client that takes nothing is cut off so long after the drain began
@@ -367,12 +338,14 @@ GROUP_SETTLE_S = 5.0  # ack=auto: what a living connection took this long ago co
 GROUP_TICK_S = 0.25  # leases, moves and checkpoints are looked at this often
 GROUP_COMMIT_S = 1.0  # and checkpoints are written this often, unless somebody waits for one
 GROUPS_MAX = 1_000  # with living members, of one firehose
+GROUPS_KEPT_MAX = 10_000  # with a place in an embedded firehose: 2 KB each with 32 partitions
 GROUP_MEMBERS_MAX = 1_000  # of one group
 GROUP_ACK_BODY_BYTES_MAX = 64 * 1024  # positions of 1,024 partitions
 GROUP_WARN_S = 6 * 3_600  # a group whose place is dropped sooner than this is warned of
 REWIND_SAMPLE_RECORDS = 1_000  # read to tell how long a rewind will take
 REWIND_BODY_BYTES_MAX = 64 * 1024
 DASHBOARD_STREAM_LOOK_S = 0.05  # how often new batches of a cell are looked for
+DASHBOARD_STREAM_ASKING_MAX = 8  # streams that ask for a page at once: half of PAGE_THREADS
 DASHBOARD_STREAM_SEEN_MAX = 10_000  # posts above `settled` that are remembered, of one stream
 
 # --- snapshots, replay, verify, audit (cells/{snapshot,replay,verify,audit}*.py) -----------------

@@ -202,6 +202,12 @@ class Store(Scans, Protocol):
     def write_positions(self, positions: Mapping[int, tuple[int, int]]) -> None:
         """Step 3: next offsets and times, synced."""
 
+    def begun(self) -> dict[str, bytes]:
+        """What was begun beside this store (`markers`, `decisions`) -> whose it was then."""
+
+    def note_begun(self, what: str, owner: bytes) -> None:
+        """Note that; durable on return."""
+
     def positions(self) -> tuple[list[int], list[int]]:
         """(next offset, append time ms of the last applied record) of every partition."""
 
@@ -282,7 +288,17 @@ class Store(Scans, Protocol):
         """Flush what is not durable and give the lock back. Idempotent."""
 
 
-class Markers(Protocol):
+class Owned(Protocol):
+    """What is born in a cell, and so knows whose it is."""
+
+    def owner(self) -> bytes | None:
+        """Whose they are, as `begin` noted it; None: nobody's yet."""
+
+    def begin(self, owner: bytes) -> None:
+        """Note whose they are, durable on return."""
+
+
+class Markers(Owned, Protocol):
     """Read markers: born in the cell, so kept apart and synced (I7)."""
 
     def get(self, reader: int) -> int | None:
@@ -301,7 +317,7 @@ class Markers(Protocol):
         """Idempotent."""
 
 
-class Decisions(Protocol):
+class Decisions(Owned, Protocol):
     """Recorded decisions: born in the cell, so kept apart and synced. Few, and never removed."""
 
     def intervals(self) -> list[AuthorInterval]:
@@ -340,6 +356,14 @@ class PostCache(Protocol):
 
     def get_many(self, keys: Sequence[bytes]) -> list[Shown | None]:
         """What is kept of the post keys, in their order."""
+
+    def compose(
+        self, keys: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64], limit: int, marker: int
+    ) -> tuple[memoryview, int, int] | None:
+        """A page out of joined inbox keys, u8 (24 n,), and the offsets from which the reader
+        follows their authors, i64 (n,), -1 when not: the JSON of the visible ones among the first
+        `limit` posts (seen up to `marker`), how many, and the index of the last of them (-1: none).
+        None when it takes more than is kept here."""
 
     def fill(
         self, keys: Sequence[bytes], rows: Sequence[PostRow | None], epoch: int

@@ -1,4 +1,4 @@
-"""`firecell groups list|show`: who reads the firehose, how far, and how long it may wait."""
+"""`firecell groups list|show|forget`: who reads the firehose, how far, and how long it may wait."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from urllib.parse import quote
 
 import typer
 
-from ops.options import Config, Json, Url, emit, printable
+from ops.options import Config, Json, Url, emit, printable, say
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(no_args_is_help=True, help="Consumer groups: list, show.")
+    group = typer.Typer(no_args_is_help=True, help="Consumer groups: list, show, forget.")
     group.command("list")(list_)
     group.command("show")(show)
+    group.command("forget")(forget)
     app.add_typer(group, name="groups")
 
 
@@ -68,6 +69,36 @@ def show(
         numbers = f"{row['checkpoint']:>12,} {row['end']:>12,} {row['lag']:>12,}"
         behind = "below the floor" if row["below_floor"] else row["next_at"] or ""
         typer.echo(f"  {row['partition']:>9} {numbers}  {behind}".rstrip())
+
+
+def forget(
+    name: Annotated[str, typer.Argument(help="The group.")],
+    execute: Annotated[bool, typer.Option("--execute", help="Do it.")] = False,
+    config: Config = None,
+    url: Url = None,
+    json_wanted: Json = False,
+) -> None:
+    """Drop the place of a group that nobody needs any more, when nobody lives in it.
+
+    Who comes by its name afterwards begins as a new group does: with what comes then.
+
+    \b
+    Examples:
+      firecell groups forget mailer
+      firecell groups forget mailer --execute
+    """
+    from ops.client import connect
+
+    path = f"/v1/admin/groups/{quote(name, safe='')}"
+    with connect(config, url) as client:
+        group = client.get(path)
+        if execute:
+            client.delete(path)
+    if json_wanted:
+        emit({"group": name, "lag": group["lag"], "forgotten": execute})
+        return
+    done = "its place is dropped" if execute else "nothing was done: add --execute"
+    say(f"{name}: {group['lag']:,} events that it has yet to read; {done}")
 
 
 def _lag(group: dict[str, Any]) -> str:

@@ -26,11 +26,10 @@ from engine.limits import (
     JETSTREAM_OVERLAP_MS,
     JETSTREAM_READ_BYTES,
     JETSTREAM_WINDOW_BYTES_MAX,
-    RETRY_FIRST_MS,
-    RETRY_MS_MAX,
 )
 from ops.importing import progress, refusal, send
 from ops.options import Config, Json, Url, emit, printable, say, settings_of
+from topics.backoff import Backoff
 
 if TYPE_CHECKING:
     from ops.client import Client
@@ -138,17 +137,16 @@ class Importer:
         """Import a live stream from where it stopped; reconnects with backoff until stopped."""
         from websockets.exceptions import WebSocketException
 
-        wait_ms = RETRY_FIRST_MS
+        waits = Backoff()
         while not self._done:
             began = self._known.cursor(url)
             try:
                 self._listen(url)
             except (WebSocketException, OSError) as error:
                 if self._known.cursor(url) != began:
-                    wait_ms = RETRY_FIRST_MS
+                    waits.reset()
                 say(f"the stream broke, trying again: {printable(str(error))[:200]}")
-                time.sleep(wait_ms / 1_000)
-                wait_ms = min(wait_ms * 2, RETRY_MS_MAX)
+                time.sleep(waits.next_s())
 
     def _listen(self, url: str) -> None:
         from websockets.sync.client import connect

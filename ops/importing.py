@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import Unavailable
-from engine.limits import CLIENT_RETRIES_MAX, RETRY_FIRST_MS, RETRY_MS_MAX
+from engine.limits import CLIENT_RETRIES_MAX
 from ops.options import on_terminal, printable, say
+from topics.backoff import Backoff
 
 if TYPE_CHECKING:
     from ops.client import Client
@@ -22,14 +23,13 @@ if TYPE_CHECKING:
 
 def send(client: Client, body: bytes) -> list[bytes]:
     """Publish, again after a failure of the dependency: a repeated follow changes nothing."""
-    wait_ms = RETRY_FIRST_MS
+    waits = Backoff()
     for _ in range(CLIENT_RETRIES_MAX):
         try:
             return list(client.publish_lines(body))
         except Unavailable as error:
             say(f"trying again: {error.message}")
-            time.sleep(max(wait_ms / 1_000, error.retry_after_s))
-            wait_ms = min(wait_ms * 2, RETRY_MS_MAX)
+            time.sleep(max(waits.next_s(), error.retry_after_s))
     return list(client.publish_lines(body))
 
 

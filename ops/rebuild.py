@@ -18,8 +18,10 @@ from ops.snapshot import refuse_running, target_of, teller, whose
 
 if TYPE_CHECKING:
     from cells.cell import Cell
+    from cells.rebuild import Plan
     from cells.settings import Settings
     from cells.snapshot import Whose
+    from engine.ports import Log
 
 
 def register(app: typer.Typer) -> None:
@@ -63,39 +65,17 @@ def rebuild(
       firecell rebuild --cell c1 --execute --accept-loss
       firecell rebuild --cell c1 --execute --accept-loss --posts-from data/snapshots/c2/NAME
     """
-    from cells import rebuild as rebuilding
-    from cells.cell import now_ms
-    from cells.snapshot_restore import own_cell
     from topics.logs import open_log
 
     settings = settings_of(config)
     name = cell_named(settings, cell)
-    own = settings.cells[name]
     log = open_log(settings.firehose)
-    skipped: list[str] = []
     try:
         refuse_running(settings, name, log)
-        mine = whose(settings, name, log)
-        fill = _filler(settings, mine, posts_from)
-        with own_cell(own.folder, name, 0), target_of(settings, mine) as target:
-            folder = settings.snapshots.folder / name
-            while True:
-                plan = rebuilding.plan(folder, mine, target, log, skipped)
-                document = plan.document()
-                if not execute:
-                    break
-                try:
-                    rebuilding.prepare(
-                        plan, log, now_ms(), accept_loss=accept_loss, tell=teller(), fill=fill
-                    )
-                    break
-                except Corruption as error:  # of the snapshot's files: the one before, then
-                    if plan.restore is None:
-                        raise
-                    say(error.message)
-                    skipped.append(plan.restore.snapshot.name)
+        plan = _prepare(settings, name, log, execute, accept_loss, posts_from)
     finally:
         log.close()
+    document = plan.document()
     if not execute:
         _show(document, json_wanted)
         return
@@ -103,6 +83,42 @@ def rebuild(
     if json_wanted:
         emit({**document, "executed": True})
     raise typer.Exit(code)
+
+
+def _prepare(
+    settings: Settings,
+    name: str,
+    log: Log,
+    execute: bool,
+    accept_loss: bool,
+    posts_from: Path | None,
+) -> Plan:
+    """The plan; with `execute` the cell is put in its place, from the newest snapshot whose files
+    are whole."""
+    from cells import rebuild as rebuilding
+    from cells.cell import now_ms
+    from cells.snapshot_restore import own_cell
+
+    mine = whose(settings, name, log)
+    fill = _filler(settings, mine, posts_from)
+    skipped: list[str] = []
+    folder = settings.snapshots.folder / name
+    own = settings.cells[name].folder
+    with own_cell(own, name, 0), target_of(settings, mine) as target:
+        while True:
+            plan = rebuilding.plan(folder, mine, target, log, skipped)
+            if not execute:
+                return plan
+            try:
+                rebuilding.prepare(
+                    plan, log, now_ms(), accept_loss=accept_loss, tell=teller(), fill=fill
+                )
+                return plan
+            except Corruption as error:  # of the snapshot's files: the one before, then
+                if plan.restore is None:
+                    raise
+                say(error.message)
+                skipped.append(plan.restore.snapshot.name)
 
 
 def _filler(settings: Settings, mine: Whose, posts_from: Path | None) -> Callable[[], None]:

@@ -142,7 +142,6 @@ def restore(
 
 def refuse_running(settings: Settings, cell: str, log: Log) -> None:
     """Precondition when the cell runs on this machine, or, on Kafka, anywhere."""
-    from topics.log_kafka import KafkaLog
     from topics.runfiles import find
 
     running = find(settings.data.folder, "cell", cell)
@@ -150,12 +149,14 @@ def refuse_running(settings: Settings, cell: str, log: Log) -> None:
         raise Precondition(
             f"cell {cell} runs as process {running.pid}: stop it, and its supervisor, first"
         )
-    workers = log.members(f"cell.{cell}") if isinstance(log, KafkaLog) else 0
-    if workers:
+    group = f"cell.{cell}"
+    try:
+        log.commit(group, log.committed(group))  # Kafka takes none while there are members
+    except Precondition as active:
         raise Precondition(
-            f"cell {cell} has {workers} workers in its group in Kafka: stop them first (one that"
-            f" was killed leaves it within {FAUST_SESSION_S} s)"
-        )
+            f"cell {cell} runs elsewhere: {active.message}; stop its workers first (one that was"
+            f" killed leaves within {FAUST_SESSION_S} s)"
+        ) from active
 
 
 def whose(settings: Settings, cell: str, log: Log) -> Whose:

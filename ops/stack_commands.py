@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.limits import STACK_HELPER_HEAP_MB
+from engine.limits_stack import STACK_HELPER_HEAP_MB
 from ops.stack_jars import HBASE_PART, KAFKA_PART, java, libraries, redis_server
 from ops.stack_plan import LOOPBACK, Plan
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from engine import limits
+from engine import limits, limits_stack
 from ops.stack_plan import LOOPBACK, Plan
 
 _KAFKA_LOG = """\
@@ -52,7 +52,7 @@ def write_configuration(plan: Plan) -> None:
     for server in plan.servers:
         plan.data(keepers.get(server, server)).mkdir(parents=True, exist_ok=True)
     conf = plan.conf()
-    log = {"folder": plan.logs(), "megabytes": limits.STACK_LOG_FILE_MB}
+    log = {"folder": plan.logs(), "megabytes": limits_stack.STACK_LOG_FILE_MB}
     if "kafka" in plan.servers:
         _write(conf / "kafka" / "server.properties", _properties(kafka_settings(plan)))
         _write(conf / "kafka" / "log4j2.properties", _KAFKA_LOG.format(**log))
@@ -94,8 +94,8 @@ def kafka_settings(plan: Plan) -> dict[str, object]:
         "share.coordinator.state.topic.min.isr": 1,
         "group.initial.rebalance.delay.ms": 0,
         # A broker that was killed comes back as soon as its former self counts as gone.
-        "broker.session.timeout.ms": limits.STACK_BROKER_SESSION_MS,
-        "broker.heartbeat.interval.ms": limits.STACK_BROKER_SESSION_MS // 6,
+        "broker.session.timeout.ms": limits_stack.STACK_BROKER_SESSION_MS,
+        "broker.heartbeat.interval.ms": limits_stack.STACK_BROKER_SESSION_MS // 6,
         # A topic that is misspelled must be an error, not a topic with one partition.
         "auto.create.topics.enable": "false",
         "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
@@ -123,7 +123,7 @@ def core_settings(plan: Plan) -> dict[str, object]:
         "fs.defaultFS": system,
         "hadoop.tmp.dir": plan.folder / "tmp",
         # A NameNode that was killed is waited for: one try a second.
-        "ipc.client.connect.max.retries": limits.STACK_OUTAGE_S,
+        "ipc.client.connect.max.retries": limits_stack.STACK_OUTAGE_S,
         "ipc.client.connect.retry.interval": 1_000,
     }
 
@@ -150,7 +150,7 @@ def hdfs_settings(plan: Plan) -> dict[str, object]:
         "dfs.heartbeat.interval": 1,
         # There is no other DataNode to go to: the one that was away is asked again.
         "dfs.client.block.write.replace-datanode-on-failure.policy": "NEVER",
-        "dfs.client.block.write.retries": limits.STACK_OUTAGE_S,
+        "dfs.client.block.write.retries": limits_stack.STACK_OUTAGE_S,
         "dfs.client.write.exclude.nodes.cache.expiry.interval.millis": 1_000,
     }
 
@@ -167,9 +167,9 @@ def hbase_settings(plan: Plan) -> dict[str, object]:
         "hbase.zookeeper.property.clientPortAddress": LOOPBACK,
         "hbase.zookeeper.property.dataDir": plan.data("zookeeper"),
         # Stopped (SIGSTOP) for less than a session, HBase goes on where it was.
-        "hbase.zookeeper.property.tickTime": limits.STACK_TICK_MS,
-        "zookeeper.session.timeout": limits.STACK_SESSION_MS,
-        "zookeeper.session.timeout.localHBaseCluster": limits.STACK_SESSION_MS,
+        "hbase.zookeeper.property.tickTime": limits_stack.STACK_TICK_MS,
+        "zookeeper.session.timeout": limits_stack.STACK_SESSION_MS,
+        "zookeeper.session.timeout.localHBaseCluster": limits_stack.STACK_SESSION_MS,
         "hbase.master.ipc.address": LOOPBACK,
         "hbase.master.port": ports["hbase_master"],
         "hbase.master.info.port": -1,
@@ -181,15 +181,17 @@ def hbase_settings(plan: Plan) -> dict[str, object]:
         "hbase.thrift.info.port": -1,
         # Our calls are this large on purpose; HBase would write a warning for each.
         "hbase.rpc.rows.warning.threshold": limits.HBASE_CALL_ROWS,
-        # A call that waits for a region is given up after 8 s, not after 20 minutes: Thrift's
+        # A call that waits for a region is given up after seconds, not after 20 minutes: Thrift's
         # threads are free again when the region is back. Our own clients try again themselves.
-        "hbase.client.retries.number": 7,
+        # Each of these tries looks the region up with as many of its own: with 7, a call that met
+        # a killed HBase hung for 30 s, long after HBase was back (measured).
+        "hbase.client.retries.number": 4,
         "hbase.client.operation.timeout": limits.HBASE_WRITE_MS,
         "hbase.client.meta.operation.timeout": limits.HBASE_WRITE_MS,
         "hbase.rpc.timeout": limits.HBASE_WRITE_MS,
         # With its one DataNode away, HBase would give up at once: instead it holds writers back.
-        "hbase.regionserver.logroll.retries": limits.STACK_OUTAGE_S,
-        "hbase.regionserver.logroll.wait.timeout.ms": limits.STACK_OUTAGE_S * 1_000,
+        "hbase.regionserver.logroll.retries": limits_stack.STACK_OUTAGE_S,
+        "hbase.regionserver.logroll.wait.timeout.ms": limits_stack.STACK_OUTAGE_S * 1_000,
         "hbase.regionserver.async.wal.max.exclude.datanode.count": 0,
         # After a kill: HDFS closes the old logs in less than the 4 s that are waited for each.
         "hbase.lease.recovery.first.pause": 500,

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine.limits import STACK_WATCH_S
+from engine.limits_stack import STACK_WATCH_S
 from ops.stack_run import Stack
 from topics.runfiles import start_ticks
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from engine.errors import Precondition, Unavailable
-from engine.limits import LOG_TAIL_BYTES, STACK_DOWNLOAD_S
+from engine.limits import LOG_TAIL_BYTES
+from engine.limits_stack import STACK_DOWNLOAD_S
 from topics.locks import FileLock
 
 KAFKA = "4.1.1"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine import limits
+from engine import limits, limits_stack
 from engine.errors import BadInput, Misconfigured, Precondition
 from topics.locks import write_durably
 
@@ -25,33 +25,33 @@ STOP_ORDER = (("thrift", "kafka", "redis"), ("hbase",), ("datanode",), ("namenod
 NEEDS = {"datanode": "namenode", "thrift": "hbase"}
 PORTS: dict[str, dict[str, int]] = {  # server -> port name -> default
     "kafka": {
-        "kafka": limits.STACK_KAFKA_PORT,
-        "kafka_controller": limits.STACK_KAFKA_CONTROLLER_PORT,
+        "kafka": limits_stack.STACK_KAFKA_PORT,
+        "kafka_controller": limits_stack.STACK_KAFKA_CONTROLLER_PORT,
     },
-    "thrift": {"thrift": limits.STACK_THRIFT_PORT},
-    "redis": {"redis": limits.STACK_REDIS_PORT},
+    "thrift": {"thrift": limits_stack.STACK_THRIFT_PORT},
+    "redis": {"redis": limits_stack.STACK_REDIS_PORT},
     "hbase": {
-        "zookeeper": limits.STACK_ZOOKEEPER_PORT,
-        "hbase_master": limits.STACK_MASTER_PORT,
-        "hbase_regionserver": limits.STACK_REGIONSERVER_PORT,
+        "zookeeper": limits_stack.STACK_ZOOKEEPER_PORT,
+        "hbase_master": limits_stack.STACK_MASTER_PORT,
+        "hbase_regionserver": limits_stack.STACK_REGIONSERVER_PORT,
     },
     "namenode": {
-        "namenode": limits.STACK_NAMENODE_PORT,
-        "namenode_http": limits.STACK_NAMENODE_HTTP_PORT,
+        "namenode": limits_stack.STACK_NAMENODE_PORT,
+        "namenode_http": limits_stack.STACK_NAMENODE_HTTP_PORT,
     },
     "datanode": {
-        "datanode": limits.STACK_DATANODE_PORT,
-        "datanode_http": limits.STACK_DATANODE_HTTP_PORT,
-        "datanode_ipc": limits.STACK_DATANODE_IPC_PORT,
+        "datanode": limits_stack.STACK_DATANODE_PORT,
+        "datanode_http": limits_stack.STACK_DATANODE_HTTP_PORT,
+        "datanode_ipc": limits_stack.STACK_DATANODE_IPC_PORT,
     },
 }
 HEAPS_MB = {
-    "redis": limits.STACK_REDIS_MEMORY_MB,
-    "kafka": limits.STACK_KAFKA_HEAP_MB,
-    "namenode": limits.STACK_HDFS_HEAP_MB,
-    "datanode": limits.STACK_HDFS_HEAP_MB,
-    "hbase": limits.STACK_HBASE_HEAP_MB,
-    "thrift": limits.STACK_THRIFT_HEAP_MB,
+    "redis": limits_stack.STACK_REDIS_MEMORY_MB,
+    "kafka": limits_stack.STACK_KAFKA_HEAP_MB,
+    "namenode": limits_stack.STACK_HDFS_HEAP_MB,
+    "datanode": limits_stack.STACK_HDFS_HEAP_MB,
+    "hbase": limits_stack.STACK_HBASE_HEAP_MB,
+    "thrift": limits_stack.STACK_THRIFT_HEAP_MB,
 }
 HDFS = frozenset({"namenode", "datanode"})
 _KEPT = "stack.json"
@@ -142,8 +142,8 @@ def make_plan(
     for name, megabytes in heaps.items():
         if name not in SERVERS:
             raise BadInput(f"no server {name!r}; there are: {', '.join(SERVERS)}", "heap")
-        if not limits.STACK_HEAP_MB_MIN <= megabytes <= limits.STACK_HEAP_MB_MAX:
-            low, high = limits.STACK_HEAP_MB_MIN, limits.STACK_HEAP_MB_MAX
+        if not limits_stack.STACK_HEAP_MB_MIN <= megabytes <= limits_stack.STACK_HEAP_MB_MAX:
+            low, high = limits_stack.STACK_HEAP_MB_MIN, limits_stack.STACK_HEAP_MB_MAX
             raise BadInput(f"heap of {name}: {megabytes} MB is outside {low}..{high}", "heap")
     return Plan(
         folder=folder,
@@ -220,8 +220,8 @@ def _ports(asked: Ports | None, servers: tuple[str, ...], kept: Plan | None) -> 
             raise BadInput(f"no port {min(unknown)!r}; there are: {', '.join(needed)}", "port")
         chosen = {name: asked.get(name, number) for name, number in needed.items()}
     for name, number in chosen.items():
-        if not limits.STACK_PORT_MIN <= number <= limits.PORT_MAX:
-            low, high = limits.STACK_PORT_MIN, limits.PORT_MAX
+        if not limits_stack.STACK_PORT_MIN <= number <= limits.PORT_MAX:
+            low, high = limits_stack.STACK_PORT_MIN, limits.PORT_MAX
             raise BadInput(f"port of {name}: {number} is outside {low}..{high}", "port")
     if len(set(chosen.values())) < len(chosen):
         raise BadInput(f"two servers on one port: {chosen}", "port")
@@ -237,17 +237,16 @@ def free_ports(count: int) -> list[int]:
 
 def _free_ports(held: contextlib.ExitStack) -> Iterator[int]:
     generator = random.SystemRandom()
-    for _ in range(limits.STACK_FREE_PORT_TRIES_MAX):
-        number = generator.randint(limits.STACK_FREE_PORT_MIN, limits.STACK_FREE_PORT_MAX)
+    lowest, highest = limits_stack.STACK_FREE_PORT_MIN, limits_stack.STACK_FREE_PORT_MAX
+    for _ in range(limits_stack.STACK_FREE_PORT_TRIES_MAX):
+        number = generator.randint(lowest, highest)
         probe = held.enter_context(socket.socket())
         try:
             probe.bind((LOOPBACK, number))
         except OSError:
             continue
         yield number
-    raise Precondition(
-        f"no free ports between {limits.STACK_FREE_PORT_MIN} and {limits.STACK_FREE_PORT_MAX}"
-    )
+    raise Precondition(f"no free ports between {lowest} and {highest}")
 
 
 def taken_ports(plan: Plan, servers: Collection[str]) -> list[tuple[str, int]]:

@@ -11,7 +11,7 @@ import json
 import socket
 import struct
 
-from engine.limits import STACK_ANSWER_BYTES_MAX, STACK_PROBE_S
+from engine.limits_stack import STACK_ANSWER_BYTES_MAX, STACK_PROBE_S
 from ops.stack_plan import LOOPBACK, Plan
 
 _METADATA_KEY = 3  # Kafka: "who is there", version 1

@@ -19,13 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import Unavailable
-from engine.limits import (
-    LOG_TAIL_BYTES,
-    RUN_FILE_BYTES_MAX,
-    STACK_KILLED_S,
-    STACK_STOP_S,
-    WAIT_STEP_S,
-)
+from engine.limits import LOG_TAIL_BYTES, RUN_FILE_BYTES_MAX, WAIT_STEP_S
+from engine.limits_stack import STACK_KILLED_S, STACK_STOP_S
 from ops.stack_plan import SERVERS
 from topics.locks import write_durably
 from topics.runfiles import start_ticks

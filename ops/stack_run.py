@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 
 from engine.errors import NotFound, Precondition, Unavailable
-from engine.limits import STACK_FORMAT_S, STACK_POLL_S, STACK_STOP_S, STACK_UP_S
+from engine.limits_stack import STACK_FORMAT_S, STACK_POLL_S, STACK_STOP_S, STACK_UP_S
 from ops import stack_commands, stack_processes
 from ops.stack_config import write_configuration
 from ops.stack_jars import HBASE_PART, KAFKA_PART, fetch

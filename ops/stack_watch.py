@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable
 
 from engine.errors import FirecellError
-from engine.limits import RESTART_FIRST_MS, RESTART_HEALTHY_S, STACK_RESTART_MS_MAX, STACK_WATCH_S
+from engine.limits import RESTART_FIRST_MS, RESTART_HEALTHY_S
+from engine.limits_stack import STACK_RESTART_MS_MAX, STACK_WATCH_S
 from ops import stack_processes
 from ops.stack_processes import living
 from ops.stack_run import Stack
 from ops.stack_status import diary
+from topics.backoff import Backoff
 
 
 def stay(stack: Stack, announce: Callable[[], None], say: Callable[[str], None]) -> None:
@@ -23,23 +25,22 @@ def stay(stack: Stack, announce: Callable[[], None], say: Callable[[str], None])
     A server that ends by itself is told of and started again, with backoff."""
     try:
         announce()
-        wait_ms, trouble = RESTART_FIRST_MS, time.monotonic()
+        waits, trouble = Backoff(RESTART_FIRST_MS, STACK_RESTART_MS_MAX), time.monotonic()
         while True:
             time.sleep(STACK_WATCH_S)
             gone = [name for name in stack.plan.servers if living(stack.folder, name) is None]
             if not gone:
                 if time.monotonic() - trouble > RESTART_HEALTHY_S:
-                    wait_ms = RESTART_FIRST_MS
+                    waits.reset()
                 continue
             if _was_stopped(stack):
                 say("stopped by `firecell stack down`")
                 return
-            trouble = time.monotonic()
+            trouble, wait_s = time.monotonic(), waits.next_s()
             for name in gone:
                 words = stack_processes.last_words(diary(stack.plan, name))
-                say(f"{name} ended, again in {wait_ms} ms; its last words: {words}")
-            time.sleep(wait_ms / 1_000)
-            wait_ms = min(wait_ms * 2, STACK_RESTART_MS_MAX)
+                say(f"{name} ended, again in {wait_s:.1f} s; its last words: {words}")
+            time.sleep(wait_s)
             try:
                 for name in stack.revive():
                     say(f"{name}: started again, process {_process(stack, name)}")

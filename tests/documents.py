@@ -70,6 +70,7 @@ def first_cells(text: str) -> list[str]:
 # --- commands -------------------------------------------------------------------------------------
 
 
+@cache
 def commands() -> dict[str, Any]:
     """Every command that a person can type, by its words -> its click command."""
     found: dict[str, Any] = {}

@@ -76,7 +76,7 @@ def _started() -> Backend | str:
     folder = Path(tempfile.mkdtemp(prefix="firecell-hbase-"))
     stack = Stack(folder, ports="free", servers=("thrift",), cache=CACHE)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(stack.down)
+    atexit.register(stack.down, 0)  # nobody needs the data
     stack.up(tied=True)
     program = "org.apache.hadoop.hbase.io.hfile.HFilePrettyPrinter"
     printer = list(stack.hbase_command(program, heap_mb=256))

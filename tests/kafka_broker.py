@@ -55,7 +55,7 @@ def servers() -> str:
     stack = Stack(folder, ports="free", servers=("kafka",), cache=CACHE)
 
     def end() -> None:
-        stack.down()
+        stack.down(0)  # nobody needs the data
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)

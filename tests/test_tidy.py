@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "bench": {"engine", "topics", "cells", "ops", "bench"},
 }
 OURS = {*PACKAGES, "tests"}
+LIMITS = tuple(ROOT / "engine" / name for name in ("limits.py", "limits_stack.py"))
 FUNCTION_LINES_MAX = 70
 FILE_LINES_MAX = 400
 COLUMNS_MAX = 100
@@ -39,6 +40,10 @@ ENGINE_BANNED = {
 }  # fmt: skip
 EVERYWHERE_BANNED = {"pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "imp"}
 BANNED_CALLS = {"print", "eval", "exec", "breakpoint", "input", "hash", "__import__"}
+# Of Kafka's admin client: while a broker starts or goes away each of these ends the process.
+DEADLY_CALLS = {
+    "alter_consumer_group_offsets", "list_consumer_group_offsets", "describe_consumer_groups",
+}  # fmt: skip
 FOREIGN_ERRORS = {
     "Exception", "BaseException", "ValueError", "TypeError", "KeyError", "IndexError", "OSError",
     "IOError", "RuntimeError", "NotImplementedError", "AssertionError", "TimeoutError",
@@ -155,6 +160,8 @@ def banned(node: ast.AST) -> Iterator[str]:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if node.func.id in BANNED_CALLS:
             yield f"{node.func.id}() is banned in product code"
+    elif isinstance(node, ast.Attribute) and node.attr in DEADLY_CALLS:
+        yield f"{node.attr} may end the process: see topics/kafka_groups.py"
     elif isinstance(node, ast.Assert):
         yield "assert vanishes under -O: use engine.errors.invariant"
     elif isinstance(node, ast.ExceptHandler) and node.type is None:
@@ -233,7 +240,7 @@ def test_files_are_short_and_narrow() -> None:
     problems = []
     for path in files(*PACKAGES, "tests"):
         lines = path.read_text().splitlines()
-        if len(lines) > FILE_LINES_MAX and path != ROOT / "engine" / "limits.py":  # a table
+        if len(lines) > FILE_LINES_MAX:
             problems.append(f"{path.relative_to(ROOT)}: {len(lines)} lines")
         for number, line in enumerate(lines, 1):
             if len(line) > COLUMNS_MAX:
@@ -247,7 +254,7 @@ def test_bounds_live_in_limits_only() -> None:
     power of two (the width of a field), or it is too large for anything but arithmetic."""
     problems = []
     for path in files(*PRODUCT):
-        if path == ROOT / "engine" / "limits.py":
+        if path in LIMITS:
             continue
         for node in ast.walk(tree(path)):
             for name, value in constants(node):
@@ -296,16 +303,15 @@ def literal_number(node: ast.expr) -> float | None:
 
 def test_limits_name_their_units_and_reasons() -> None:
     """Every limit is upper case, and used somewhere: a bound that nothing keeps is a lie."""
-    body = tree(ROOT / "engine" / "limits.py").body
-    names = [name for node in body for name, _ in constants(node)]
+    names = [name for path in LIMITS for node in tree(path).body for name, _ in constants(node)]
     assert len(names) == len(set(names))
-    texts = [path.read_text() for path in files(*PACKAGES, "tests") if path.name != "limits.py"]
+    texts = [path.read_text() for path in files(*PACKAGES, "tests") if path not in LIMITS]
     used = set(re.findall(r"\b[A-Z][A-Z0-9_]+\b", "\n".join(texts)))
-    own = (ROOT / "engine" / "limits.py").read_text()
+    own = "\n".join(path.read_text() for path in LIMITS)
     problems = []
     for name in names:
         if name not in used and len(re.findall(rf"\b{name}\b", own)) < 2:
-            problems.append(f"engine/limits.py: {name} is used nowhere")
+            problems.append(f"{name} is used nowhere")
     report(problems)
 
 
@@ -330,8 +336,11 @@ def test_the_scripts_are_executable() -> None:
 
 def test_the_rules_find_what_they_forbid() -> None:
     """The checks above on code that breaks each rule: a check that finds nothing is no check."""
-    bad = ast.parse("print(1)\nassert 1\ntry: pass\nexcept: pass\nraise ValueError('x')")
-    assert len([what for node in ast.walk(bad) for what in banned(node)]) == 4
+    bad = ast.parse(
+        "print(1)\nassert 1\ntry: pass\nexcept: pass\nraise ValueError('x')\n"
+        "admin.describe_consumer_groups(['g'])"
+    )
+    assert len([what for node in ast.walk(bad) for what in banned(node)]) == 5
     module = ast.parse("L = 60 * 1_000\nA, B = 5, 2**10\nlower = 500\nN = 'x'\nC: int = -100")
     found = [(name, literal_number(v)) for node in module.body for name, v in constants(node)]
     assert found == [("L", 60_000), ("A", 5), ("B", 1024), ("N", None), ("C", -100)]

@@ -33,6 +33,7 @@
 | security, tokens | who may ask what |
 | jetstream, jetstream_map | Bluesky's events as ours; what an import must remember |
 | lifecycle, runfiles | how a process starts, becomes ready, drains, stops, and is found |
+| backoff | how long to wait before trying again |
 | jsonlog, metrics, histogram | what a process tells about itself |
 
 Not here: what an event is (engine.events), what a cell does with it (cells), any decision about

@@ -16,7 +16,8 @@ import httpx
 import msgspec
 
 from engine.errors import Conflict, Unavailable
-from engine.limits import CLIENT_CONNECT_S, RETRY_FIRST_MS, RETRY_MS_MAX, STREAM_HEARTBEAT_S
+from engine.limits import CLIENT_CONNECT_S, STREAM_HEARTBEAT_S
+from topics.backoff import Backoff
 from topics.http_errors import error_of
 
 
@@ -48,11 +49,11 @@ class Consumer:
         return self._lines
 
     def _all(self) -> Generator[bytes, None, None]:
-        wait_ms = RETRY_FIRST_MS
+        waits = Backoff()
         while True:
             try:
                 for line in self._connection():
-                    wait_ms = RETRY_FIRST_MS
+                    waits.reset()
                     if not line.startswith(b'{"control"'):
                         self._note(line)
                         yield line
@@ -61,8 +62,7 @@ class Consumer:
             except (httpx.TransportError, Unavailable) as error:
                 if not self.session:  # it never worked: a wrong address is not waited for
                     raise Unavailable(f"no stream of {self._http.base_url}: {error}") from None
-                time.sleep(wait_ms / 1_000)
-                wait_ms = min(2 * wait_ms, RETRY_MS_MAX)
+                time.sleep(waits.next_s())
 
     def ack(self) -> None:
         """Everything given so far is finished. Conflict when the session was lost meanwhile,

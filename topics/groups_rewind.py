@@ -75,7 +75,7 @@ def _left(rows: list[dict[str, Any]], retention_ms: int, now_ms: int) -> float |
 
 def plan(log: StreamLog, group: str, asked: RewindIn, now_ms: int) -> RewindPlan:
     """Where every partition would go. BadInput, NotFound; Precondition for a cell's group."""
-    _refuse_reserved(group)
+    refuse_reserved(group)
     _check(asked)
     committed = known(log, group)
     begins, ends = log.begin_offsets(), log.end_offsets()
@@ -118,7 +118,17 @@ def execute(log: StreamLog, planned: RewindPlan) -> RewindPlan:
     return msgspec.structs.replace(planned, executed=True)
 
 
-def _refuse_reserved(group: str) -> None:
+def forget(log: StreamLog, group: str) -> None:
+    """Drop a group's place: who comes by its name begins as a new group. NotFound; Precondition
+    for a cell's or relay's."""
+    refuse_reserved(group)
+    if not log.committed(group):
+        raise NotFound(f"there is no group {group!r}")
+    log.forget(group)
+
+
+def refuse_reserved(group: str) -> None:
+    """Precondition for a name that belongs to a cell or relay; BadInput for what is no name."""
     check_group_name(group)
     kind, _, name = group.partition(".")
     if kind == "cell":

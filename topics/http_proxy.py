@@ -9,7 +9,9 @@ one that failed before an answer is tried once more. Lives on one event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
@@ -17,7 +19,7 @@ import msgspec
 from starlette.responses import Response
 
 from engine.errors import FirecellError, Unavailable
-from engine.limits import PROXY_TIMEOUT_S
+from engine.limits import PROXY_TIMEOUT_S, PROXY_WAITING_PER_CELL_MAX
 from topics.http_body import JSON_TYPE
 from topics.http_client import Answer, CellPool, Request
 
@@ -43,6 +45,23 @@ class CellProxy:
         self._locate = locate
         self._connect = connect
         self._pools: dict[str, Pool] = {}
+        self._waiting: Counter[str] = Counter()
+
+    @contextmanager
+    def waiting(self, cell: str) -> Iterator[None]:
+        """Around a request that the cell may answer late by intent. Unavailable when so many do
+        already that they would leave too few connections for all the others."""
+        if self._waiting[cell] >= PROXY_WAITING_PER_CELL_MAX:
+            raise Unavailable(
+                f"{self._waiting[cell]} requests wait for positions of cell {cell} already: ask"
+                " again",
+                cell=cell,
+            )
+        self._waiting[cell] += 1
+        try:
+            yield
+        finally:
+            self._waiting[cell] -= 1
 
     async def ask(
         self,

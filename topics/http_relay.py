@@ -3,13 +3,15 @@
 The gateway's way to its cells (topics/http_client.py) takes whole answers; this one hands the body
 on as it comes, and reads no faster than the client takes: at most STREAM_RELAY_BYTES are held. One
 connection per request; what breaks on the way breaks the client's connection too, so that a cut
-stream never looks like one that has ended. Lives on one event loop.
+stream never looks like one that has ended. A stream ends with this process's drain, behind a whole
+record: so it comes here plain, and is compressed here. Lives on one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import httptools
@@ -19,12 +21,15 @@ from starlette.types import Receive, Scope, Send
 from engine.errors import Unavailable
 from engine.limits import PROXY_TIMEOUT_S, STREAM_RELAY_BYTES
 from topics.http import Call
-from topics.http_body import JSON_TYPE, header
+from topics.http_body import JSON_TYPE, NDJSON_TYPE, header
 from topics.http_client import Request
-from topics.http_streaming import abort_of, until_gone
+from topics.http_routes import SSE_TYPE
+from topics.http_streaming import abort_of, park, until_gone
+from topics.stream_format import Gzip, gzip_of
 
-_PASSED_ON = ("content-type", "content-encoding", "cache-control", "retry-after", "allow")
-_CARRIED = ("authorization", "accept", "accept-encoding", "content-type", "last-event-id")
+_PASSED_ON = ("content-type", "cache-control", "retry-after", "allow", "vary")
+_CARRIED = ("authorization", "accept", "content-type", "last-event-id")
+_RECORD_ENDS = {NDJSON_TYPE: b"\n", SSE_TYPE: b"\n\n"}  # of answers without an end
 _HTTP_PORT = 80
 
 
@@ -75,52 +80,150 @@ class _Answer:
 
 
 class Relayed(Response):
-    """The other process's answer, as it comes."""
+    """The other process's answer, as it comes. `left` is called at its end."""
 
     def __init__(
-        self, answer: _Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self,
+        answer: _Answer,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        gzip: Gzip | None,
+        left: Callable[[Relayed], None],
     ) -> None:
         status = answer.parser.get_status_code()
         headers = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
-        headers.setdefault("content-type", JSON_TYPE)
+        kind = headers.setdefault("content-type", JSON_TYPE).partition(";")[0]
+        self._record_end = _RECORD_ENDS.get(kind, b"")
+        self._tail = b""  # the last bytes that were passed on
+        self._gzip = gzip if self._record_end else None
+        if self._gzip is not None:
+            headers["content-encoding"] = "gzip"
         super().__init__(status_code=status, headers=headers)
         del self.headers["content-length"]  # of the empty body that it was made with
         self._answer = answer
         self._reader = reader
         self._writer = writer
+        self._left = left
+        self._ending = asyncio.Event()
+        self._cut = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        head = {"type": "http.response.start", "status": self.status_code}
-        await send({**head, "headers": self.raw_headers})
-        gone = asyncio.create_task(until_gone(receive))
-        work = asyncio.create_task(self._pass_on(send))
+        tasks: list[asyncio.Task[Any]] = []
+        if self._record_end:
+            park(scope)
         try:
-            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
-            if work.done() and not gone.done() and not work.result():
+            head = {"type": "http.response.start", "status": self.status_code}
+            await send({**head, "headers": self.raw_headers})
+            gone = asyncio.create_task(until_gone(receive))
+            work = asyncio.create_task(self._pass_on(send))
+            tasks = [gone, work, asyncio.create_task(self._cut.wait())]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done() and not (work.done() and work.result()):
                 abort_of(scope)()
                 await asyncio.wait({gone}, timeout=1)
         finally:
-            self._writer.transport.abort()
-            for task in (gone, work):
+            self.drop()
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(gone, work, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def drop(self) -> None:
-        """Nobody wants it."""
+        """Nobody wants it, or wants more of it."""
         self._writer.transport.abort()
+        self._left(self)
+
+    def end(self) -> None:
+        """End an answer without an end, behind its next whole record."""
+        if self._record_end:
+            self._ending.set()
+
+    def cut(self) -> None:
+        """End it now, if it was to end."""
+        if self._ending.is_set():
+            self._cut.set()
 
     async def _pass_on(self, send: Send) -> bool:
-        """Whether the answer came to its end."""
-        while True:
-            body = self._answer.taken()
-            if body:
-                await send({"type": "http.response.body", "body": body, "more_body": True})
-            if self._answer.whole:
-                await send({"type": "http.response.body", "body": b""})
-                return True
-            if not await _feed(self._answer, self._reader):
-                return False
+        """Whether the answer came to its end, or to that of a record in a drain."""
+        ending: asyncio.Future[Any] = asyncio.ensure_future(self._ending.wait())
+        feeding: asyncio.Future[Any] | None = None
+        between = True  # no record has begun and not ended
+        try:
+            while True:
+                body = self._answer.taken()
+                if ending.done():
+                    body, between = self._whole_records(body, between)
+                elif body and self._record_end:
+                    between = self._ends_whole(body)
+                if body:
+                    piece = self._gzip.add(body) if self._gzip is not None else body
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if self._answer.whole or (ending.done() and between):
+                    rest = self._gzip.end() if self._gzip is not None else b""
+                    await send({"type": "http.response.body", "body": rest})
+                    return True
+                feeding = feeding or asyncio.ensure_future(_feed(self._answer, self._reader))
+                among = {feeding} if ending.done() else {feeding, ending}
+                await asyncio.wait(among, return_when=asyncio.FIRST_COMPLETED)
+                if feeding.done():
+                    if not feeding.result():
+                        return False
+                    feeding = None
+        finally:
+            ending.cancel()
+            if feeding is not None:
+                feeding.cancel()
+
+    def _ends_whole(self, body: bytes) -> bool:
+        """Whether a record ends where `body` does."""
+        self._tail = (self._tail + body)[-len(self._record_end) :]
+        return self._tail == self._record_end
+
+    def _whole_records(self, body: bytes, between: bool) -> tuple[bytes, bool]:
+        """Of `body` what ends a record, if anything does; whether it did."""
+        if between:
+            return b"", True
+        at = (self._tail + body).rfind(self._record_end)
+        if at < 0:
+            return body, self._ends_whole(body)
+        return body[: at + len(self._record_end) - len(self._tail)], True
+
+
+class Relays:
+    """The answers of other processes that this one passes on."""
+
+    def __init__(self) -> None:
+        self._open: set[Relayed] = set()
+        self._ending = False
+
+    async def relay(
+        self, url: str, call: Call, target: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> Relayed:
+        """Ask `url` for `target` and give the answer on. Unavailable when it can't be reached or
+        says nothing."""
+        request = Request(
+            call.route.method,
+            target + query_of(call),
+            {**headers, **carried(call), "connection": "close"},
+            body,
+        )
+        answer, reader, writer = await _asked(url, request)
+        found = Relayed(answer, reader, writer, gzip_of(call.headers), self._open.discard)
+        self._open.add(found)
+        if self._ending:
+            found.end()
+        return found
+
+    def end_all(self) -> None:
+        """The process ends: so do streams."""
+        self._ending = True
+        for relayed in self._open:
+            relayed.end()
+
+    def cut_all(self) -> None:
+        """Those that have not ended yet."""
+        for relayed in list(self._open):
+            relayed.cut()
 
 
 async def _feed(answer: _Answer, reader: asyncio.StreamReader) -> bool:
@@ -133,13 +236,12 @@ async def _feed(answer: _Answer, reader: asyncio.StreamReader) -> bool:
     return bool(data)
 
 
-async def relay(
-    url: str, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
-) -> Relayed:
-    """Ask `url` and give the answer on. Unavailable when it can't be reached or says nothing."""
+async def _asked(
+    url: str, request: Request
+) -> tuple[_Answer, asyncio.StreamReader, asyncio.StreamWriter]:
+    """The head of an answer, and where the rest comes from."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _HTTP_PORT
-    request = Request(method, target, {**headers, "connection": "close"}, body)
     answer = _Answer()
     writer: asyncio.StreamWriter | None = None
     try:
@@ -159,4 +261,4 @@ async def relay(
         if writer is not None:
             writer.transport.abort()
         raise Unavailable(f"{url} does not answer: try again")
-    return Relayed(answer, reader, writer)
+    return answer, reader, writer

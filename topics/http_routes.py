@@ -323,6 +323,13 @@ _STREAM = (
         problems=(400, 404, 503),
     ),
     Route(
+        "group_forget", "DELETE", "/v1/admin/groups/{group}", ADMIN,
+        "Drop a group's place: who comes by its name begins as a new group.",
+        {200: _json(None, "`group`, `forgotten`")},
+        roles=(GATEWAY,),
+        problems=_GROUP_PROBLEMS,
+    ),
+    Route(
         "rewind", "POST", "/v1/admin/groups/{group}/rewind", ADMIN,
         "Plan to move a group's checkpoints, or with `execute` move them.",
         {200: _json(RewindPlan, "the plan, and whether it was done")},

@@ -36,7 +36,7 @@ from topics.groups_shapes import AckIn, AckOut, RewindIn, RewindPlan
 from topics.http import Call, Handler, json_response, read_json
 from topics.http_body import header
 from topics.http_query import integer
-from topics.http_relay import carried, query_of, relay
+from topics.http_relay import Relayed, Relays
 from topics.http_streaming import StreamResponse, Write
 from topics.stream import Counts, Delivery, Feed, Loose, Source
 from topics.stream_format import Framing, framing_of, gzip_of
@@ -79,6 +79,7 @@ class Streams:
         self._leadership = leadership or Alone()
         self._draining = False
         self._responses: dict[Feed, StreamResponse] = {}
+        self._relays = Relays()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.counts = Counts()
         self.groups = Coordinator(log, now_ms, clock)
@@ -93,8 +94,13 @@ class Streams:
             "ack": self._ack,
             "groups": self._list,
             "group": self._show,
+            "group_forget": self._forget,
             "rewind": self._rewind,
         }
+
+    def appended(self) -> None:
+        """This process has appended events: they go out now. From any thread."""
+        self._source.ends.nudge()
 
     def drain(self) -> None:
         """End every stream, cleanly; cut those whose client takes nothing. From any thread."""
@@ -105,11 +111,20 @@ class Streams:
     def _end_all(self) -> None:
         for feed in self._responses:
             feed.wake.set()
+        self._relays.end_all()
         asyncio.get_running_loop().call_later(STREAM_DRAIN_S, self._cut_all)
 
     def _cut_all(self) -> None:
         for response in list(self._responses.values()):
             response.abort()
+        self._relays.cut_all()
+
+    async def passed_on(
+        self, url: str, call: Call, target: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> Relayed:
+        """Another process's answer; a stream ends with this process's own."""
+        self._loop = asyncio.get_running_loop()
+        return await self._relays.relay(url, call, target, headers, body)
 
     async def close(self) -> None:
         """Keep the checkpoints, and give everything back."""
@@ -307,6 +322,14 @@ class Streams:
             return json_response(await asyncio.to_thread(act))
         return json_response(await self.groups.alone(group, act))
 
+    async def _forget(self, call: Call) -> Response:
+        elsewhere = await self._elsewhere(call)
+        if elsewhere is not None:
+            return elsewhere
+        group = check_group_name(call.parts["group"])
+        await self.groups.alone(group, lambda: groups_rewind.forget(self._firehose, group))
+        return json_response({"group": group, "forgotten": True})
+
     # --- which gateway ---
 
     async def _elsewhere(self, call: Call, body_bytes_max: int = 0) -> Response | None:
@@ -317,11 +340,10 @@ class Streams:
         if header(call.headers, _FORWARDED.encode()) is not None:
             raise Unavailable("the gateway that coordinates groups is changing: try again")
         body = await call.body.read(body_bytes_max) if body_bytes_max else b""
-        headers = {_FORWARDED: "1", **carried(call)}
         path = call.route.path
         for name, part in call.parts.items():
             path = path.replace(f"{{{name}}}", quote(part, safe=""))
-        return await relay(url, call.route.method, path + query_of(call), headers, body)
+        return await self.passed_on(url, call, path, {_FORWARDED: "1"}, body)
 
 
 def _one_of(query: Mapping[str, str], name: str, words: tuple[str, str]) -> str:

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 from starlette.types import Send as AsgiSend
 
-from engine.limits import WAIT_STEP_S
+from engine.limits import HTTP_TAKE_WAIT_S, WAIT_STEP_S
 from topics.stream_format import Gzip
 
-ABORT = "firecell.abort"  # ASGI extension of topics/http_bounds.py: ends the connection at once
+CONNECTION = "firecell.connection"  # ASGI extension of topics/http_bounds.py: its functions
 Write = Callable[[bytes], Awaitable[None]]
 
 
@@ -28,13 +28,27 @@ async def until_gone(receive: Receive) -> None:
 
 def abort_of(scope: Scope) -> Callable[[], None]:
     """What ends the connection of a request at once."""
-    extension = scope.get("extensions", {}).get(ABORT, {})
-    return cast(Callable[[], None], extension.get("abort", lambda: None))
+    return cast(Callable[[], None], _connection(scope).get("abort", lambda: None))
+
+
+def untaken_of(scope: Scope) -> Callable[[], int]:
+    """How many bytes the kernel has not taken yet of what was written to a request's connection."""
+    return cast(Callable[[], int], _connection(scope).get("untaken", lambda: 0))
+
+
+def park(scope: Scope) -> None:
+    """The answer to this request is a stream: its client may take nothing for as long as it
+    wants."""
+    cast(Callable[[], None], _connection(scope).get("park", lambda: None))()
+
+
+def _connection(scope: Scope) -> dict[str, Any]:
+    return cast(dict[str, Any], scope.get("extensions", {}).get(CONNECTION, {}))
 
 
 class StreamResponse(Response):
     """`run(write)` writes the body; `ended(clean)` is called once, whatever ends it: clean when
-    `run` came to its end and the connection took everything."""
+    `run` came to its end and the connection took everything while the client was still there."""
 
     def __init__(
         self,
@@ -52,7 +66,7 @@ class StreamResponse(Response):
         self._run = run
         self._ended = ended
         self._gzip = gzip
-        self._work: asyncio.Task[None] | None = None
+        self._work: asyncio.Task[bool] | None = None
         self._aborted = False
 
     def abort(self) -> None:
@@ -63,20 +77,20 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: AsgiSend) -> None:
         """ASGI."""
+        park(scope)
         clean = False
         gone: asyncio.Task[None] | None = None
         try:
             head = {"type": "http.response.start", "status": self.status_code}
             await send({**head, "headers": self.raw_headers})
             gone = asyncio.create_task(until_gone(receive))
-            self._work = asyncio.create_task(self._all(send))
+            self._work = asyncio.create_task(self._all(send, gone, untaken_of(scope)))
             await asyncio.wait({gone, self._work}, return_when=asyncio.FIRST_COMPLETED)
-            if self._aborted:
+            if self._work.done() and not self._aborted:
+                clean = self._work.result()
+            if self._aborted or (self._work.done() and not clean):
                 abort_of(scope)()
                 await asyncio.wait({gone}, timeout=WAIT_STEP_S)
-            elif self._work.done():
-                self._work.result()
-                clean = True
         finally:
             self._ended(clean)
             tasks = [task for task in (gone, self._work) if task is not None]
@@ -84,7 +98,11 @@ class StreamResponse(Response):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _all(self, send: AsgiSend) -> None:
+    async def _all(
+        self, send: AsgiSend, gone: asyncio.Task[None], untaken: Callable[[], int]
+    ) -> bool:
+        """Whether it was all taken. To a client that has gone the server sends nothing and says
+        nothing, so that `run` comes to its end as if everything had been taken."""
         gzip = self._gzip
 
         async def write(content: bytes) -> None:
@@ -95,4 +113,19 @@ class StreamResponse(Response):
 
         await self._run(write)
         rest = gzip.end() if gzip is not None else b""
-        await send({"type": "http.response.body", "body": rest})
+        await send({"type": "http.response.body", "body": rest, "more_body": True})
+        taken = await _all_taken(gone, untaken)
+        if taken:
+            await send({"type": "http.response.body", "body": b""})
+        return taken
+
+
+async def _all_taken(gone: asyncio.Task[None], untaken: Callable[[], int]) -> bool:
+    """Wait for the last bytes; False when the client leaves before, or takes too long."""
+    deadline = asyncio.get_running_loop().time() + HTTP_TAKE_WAIT_S
+    await asyncio.sleep(0)  # a connection that was lost just now is `gone` after this turn
+    while untaken() and not gone.done():
+        if asyncio.get_running_loop().time() > deadline:
+            return False
+        await asyncio.sleep(WAIT_STEP_S)
+    return not gone.done()

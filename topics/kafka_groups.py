@@ -4,22 +4,27 @@ Kafka refuses single partitions without raising, so every answer is looked at an
 forgets the offsets of an empty group after `offsets.retention.minutes` (7 days by default): a
 cell's own durable vector is the truth, and is given back at its start.
 
-One instance may be used from any thread: the admin client is.
+Asked and written by a consumer that never joins. The admin client's questions to a group's
+coordinator (list, alter, describe) are banned: while a broker starts or goes away they end the
+whole process (confluent-kafka 2.16: a segmentation fault where the coordinator still loads the
+group, a failed assertion of librdkafka where the connection is lost meanwhile).
+
+One instance may be used from any thread: each call makes a consumer of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from engine.errors import BadInput, FirecellError, Unavailable
+from engine.errors import BadInput, Unavailable
 from engine.limits import KAFKA_TIMEOUT_S
 from topics.catalog import check_group_name
 from topics.kafka_client import base_settings, failure_of, library, result_of, when_settled
 from topics.kafka_topic import KafkaTopic
 
 _OFFSET_MAX = 2**63 - 1
-_ACTIVE_STATES = frozenset({"STABLE", "PREPARING_REBALANCING", "COMPLETING_REBALANCING"})
 
 
 class KafkaGroups:
@@ -40,16 +45,15 @@ class KafkaGroups:
                 raise BadInput(f"partition {partition}: {offset} is no offset")
         if not positions:
             return
-        self.committed(group)  # so that its coordinator is there
         name = self._topic.name
         wanted = [self._kafka.TopicPartition(name, p, at) for p, at in positions.items()]
         what = f"setting the offsets of group {group}"
-        asked = self._kafka.ConsumerGroupTopicPartitions(group, wanted)
-        answer = when_settled(lambda: self._alter(asked, what))
-        for place in answer.topic_partitions:
-            if place.error is not None:
-                raise failure_of(place.error, f"{what}, partition {place.partition}")
-        kept = self.committed(group)
+        with self._outsider(group) as consumer:
+            self._fetch(consumer, group)  # so that its coordinator is there
+            for place in when_settled(lambda: self._alter(consumer, wanted, what)):
+                if place.error is not None:
+                    raise failure_of(place.error, f"{what}, partition {place.partition}")
+            kept = self._fetch(consumer, group)
         wrong = [p for p, offset in positions.items() if kept.get(p) != offset]
         if wrong:
             raise Unavailable(
@@ -60,19 +64,8 @@ class KafkaGroups:
     def committed(self, group: str) -> dict[int, int]:
         """Next offset per committed partition; empty for a group never seen."""
         check_group_name(group)
-        places = [
-            self._kafka.TopicPartition(self._topic.name, partition)
-            for partition in range(self._topic.partitions)
-        ]
-        what = f"reading the offsets of group {group}"
-        answer = when_settled(lambda: self._fetch(group, places, what))
-        found: dict[int, int] = {}
-        for place in answer:
-            if place.error is not None:
-                raise failure_of(place.error, f"{what}, partition {place.partition}")
-            if place.offset >= 0:
-                found[place.partition] = place.offset
-        return found
+        with self._outsider(group) as consumer:
+            return self._fetch(consumer, group)
 
     def groups(self) -> list[str]:
         """Names of the groups that have a position in this topic, sorted."""
@@ -89,39 +82,47 @@ class KafkaGroups:
                 continue
         return sorted(names)
 
-    def members(self, group: str) -> int:
-        """How many members a group has now; 0 for one that is empty or unknown."""
-        what = f"describing group {group}"
+    @contextmanager
+    def _outsider(self, group: str) -> Iterator[Any]:
+        """A consumer that never joins the group."""
+        settings = base_settings(self._topic.servers) | {
+            "group.id": group,
+            "enable.auto.commit": False,
+            # What bounds a commit: how long a coordinator is waited for, and an answer.
+            "session.timeout.ms": KAFKA_TIMEOUT_S * 1_000,
+            "socket.timeout.ms": KAFKA_TIMEOUT_S * 1_000,
+        }
+        consumer = self._kafka.Consumer(settings)
         try:
-            futures = self._topic.admin.describe_consumer_groups(
-                [group], request_timeout=KAFKA_TIMEOUT_S
-            )
-            described = result_of(futures[group], what)
-        except FirecellError as error:
-            if "GROUP_ID_NOT_FOUND" in error.message or "not exist" in error.message:
-                return 0
-            raise
-        active = described.state.name in _ACTIVE_STATES
-        return max(len(described.members), int(active))
-
-    def _fetch(self, group: str, places: list[Any], what: str) -> list[Any]:
-        """Asked as a consumer that never joins. The admin client's question is not used: where the
-        group's coordinator is still loading (a broker that has just started) it ends the process
-        by a segmentation fault (confluent-kafka 2.16)."""
-        settings = base_settings(self._topic.servers) | {"group.id": group}
-        consumer = self._kafka.Consumer(settings | {"enable.auto.commit": False})
-        try:
-            fetched: list[Any] = consumer.committed(places, timeout=KAFKA_TIMEOUT_S)
-            return fetched
-        except self._kafka.KafkaException as error:
-            raise failure_of(error, what) from None
+            yield consumer
         finally:
             consumer.close()
 
-    def _alter(self, asked: Any, what: str) -> Any:
+    def _fetch(self, consumer: Any, group: str) -> dict[int, int]:
+        """Next offset per committed partition, asked until the coordinator is settled."""
+        places = [
+            self._kafka.TopicPartition(self._topic.name, partition)
+            for partition in range(self._topic.partitions)
+        ]
+        what = f"reading the offsets of group {group}"
+        found: dict[int, int] = {}
+        for place in when_settled(lambda: self._ask(consumer, places, what)):
+            if place.error is not None:
+                raise failure_of(place.error, f"{what}, partition {place.partition}")
+            if place.offset >= 0:
+                found[place.partition] = place.offset
+        return found
+
+    def _ask(self, consumer: Any, places: list[Any], what: str) -> list[Any]:
         try:
-            alter = self._topic.admin.alter_consumer_group_offsets
-            futures = alter([asked], request_timeout=KAFKA_TIMEOUT_S)
+            answer: list[Any] = consumer.committed(places, timeout=KAFKA_TIMEOUT_S)
+            return answer
         except self._kafka.KafkaException as error:
             raise failure_of(error, what) from None
-        return result_of(futures[asked.group_id], what)
+
+    def _alter(self, consumer: Any, wanted: list[Any], what: str) -> list[Any]:
+        try:
+            answer: list[Any] = consumer.commit(offsets=wanted, asynchronous=False)
+            return answer
+        except self._kafka.KafkaException as error:
+            raise failure_of(error, what) from None

@@ -185,7 +185,8 @@ class EmbeddedLog:
             self._table.refresh()
 
     def commit(self, group: str, positions: Mapping[int, int]) -> None:
-        """Keep next offsets of some partitions for a group; synced. BadInput, DiskFull."""
+        """Keep next offsets of some partitions for a group; synced. BadInput; Precondition for one
+        group too many; DiskFull."""
         self._positions.commit(group, positions)
 
     def committed(self, group: str) -> dict[int, int]:
@@ -195,6 +196,10 @@ class EmbeddedLog:
     def groups(self) -> list[str]:
         """Names of all groups that ever committed."""
         return self._positions.groups()
+
+    def forget(self, group: str) -> None:
+        """Drop a group's place; synced. Nothing happens for one never seen."""
+        self._positions.forget(group)
 
     def apply_retention(self, now_ms: int) -> int:
         """Drop the sealed segments whose newest record is older than the retention, and seal the

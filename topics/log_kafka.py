@@ -158,10 +158,12 @@ class KafkaLog:
         self._check_open()
         return self._groups.groups()
 
-    def members(self, group: str) -> int:
-        """How many members a group has now."""
-        self._check_open()
-        return self._groups.members(group)
+    def forget(self, group: str) -> None:
+        """Precondition: a group of Kafka may have places in other topics, and ends by itself."""
+        raise Precondition(
+            f"group {group!r}: Kafka forgets what nobody has used for offsets.retention.minutes by"
+            " itself; its own tools delete a group at once"
+        )
 
     def apply_retention(self, now_ms: int) -> int:
         """Kafka does it by itself: 0."""

@@ -20,6 +20,9 @@ class Firehose(Log, Protocol):
     def stats(self) -> dict[str, int]:
         """For metrics."""
 
+    def forget(self, group: str) -> None:
+        """Drop a group's place; synced. Precondition where the log does that by itself."""
+
 
 class FirehoseSettings(Protocol):
     """What is needed of the settings' [firehose]."""

@@ -78,15 +78,25 @@ class _Request:
         self.future: Future[list[Result]] = Future()
 
 
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
 class Publisher:
-    """Publishes events to a log. `ids` None: posts must bring their own."""
+    """Publishes events to a log. `ids` None: posts must bring their own. `appended` is told, in
+    the commit thread, of every append: it must not raise, and must not take long."""
 
     def __init__(
-        self, log: Log, ids: IdSource | None, clock: Callable[[], int] = system_clock_ms
+        self,
+        log: Log,
+        ids: IdSource | None,
+        clock: Callable[[], int] = system_clock_ms,
+        appended: Callable[[], None] = _nothing,
     ) -> None:
         self._log = log
         self._ids = ids
         self._clock = clock
+        self._appended = appended
         self._changed = threading.Condition()  # guards the four below
         self._queue: deque[_Request] = deque()
         self._queued_entries = 0
@@ -237,6 +247,7 @@ class Publisher:
             entries = [(e.partition, e.frame) for request in group for e in request.entries]
             appended = offsets = self._log.append(entries)
             invariant(len(offsets) == len(entries), "the log answered another number of entries")
+            self._appended()
         except FirecellError as error:
             appended = error
         except Exception as error:

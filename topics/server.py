@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from itertools import chain
 from typing import Any, Protocol
 
@@ -29,7 +29,6 @@ from topics.http_body import JSON_TYPE, header
 from topics.http_proxy import CellProxy, passed_on, refusal
 from topics.http_publish import PublishHandlers, Publishing, TakesIds
 from topics.http_query import cursor, integer, wants_all
-from topics.http_relay import carried, query_of, relay
 from topics.http_routes import GATEWAY
 from topics.http_stream import Streams
 from topics.metrics import HttpMetrics, Stats
@@ -126,16 +125,16 @@ class Gateway:
     async def _of_home(self, call: Call) -> Response:
         user = wire.parse_user(call.parts["id"], "id")
         path = call.route.path.replace("{id}", str(user))
-        return await self._ask_home(user, "GET", path, query=call.query, headers=_bearer(call))
+        waits = "after" in call.query  # until a position is applied there
+        with self._proxy.waiting(self._homes.home(user)) if waits else nullcontext():
+            return await self._ask_home(user, "GET", path, query=call.query, headers=_bearer(call))
 
     async def _dashboard_stream(self, call: Call) -> Response:
         """The cell's stream, handed on as it comes."""
         user = wire.parse_user(call.parts["id"], "id")
         cell = self._homes.home(user)
         target = f"/v1/users/{user}/dashboard/stream"
-        found = await relay(
-            await self._proxy.where(cell), "GET", target + query_of(call), carried(call)
-        )
+        found = await self._streams.passed_on(await self._proxy.where(cell), call, target, {})
         if found.status_code == _WRONG_CELL:
             found.drop()
             await self._moved(user, cell)

@@ -16,14 +16,13 @@ from typing import Any, Protocol
 
 from engine.errors import FirecellError, RetentionPassed, Unavailable
 from engine.limits import (
-    RETRY_FIRST_MS,
-    RETRY_MS_MAX,
     STREAM_HEARTBEAT_S,
     STREAM_PAGE_RECORDS,
     STREAM_SLOW_SHARE,
     STREAM_SLOW_WINDOW_S,
     STREAM_UNTIL_MARGIN_MS,
 )
+from topics.backoff import Backoff
 from topics.filters import Filter
 from topics.http_problem import problem_of
 from topics.stream_format import Framing
@@ -141,7 +140,7 @@ class Delivery:
         self._window_at = 0.0
         self._window_lag = 0
         self._blocked_s = 0.0
-        self._retry_ms = RETRY_FIRST_MS
+        self._waits = Backoff()
 
     async def run(self, send: Send) -> None:
         """Send until the end: `until`, the process's drain, a lease that ended, an error."""
@@ -158,8 +157,7 @@ class Delivery:
                         await self._control(send, {"control": "end", "cause": "until"})
                         return
                 except Unavailable:
-                    await asyncio.sleep(self._retry_ms / 1_000)
-                    self._retry_ms = min(2 * self._retry_ms, RETRY_MS_MAX)
+                    await asyncio.sleep(self._waits.next_s())
                 except FirecellError as error:
                     feed.ended = error
             if feed.ended is not None:
@@ -180,7 +178,7 @@ class Delivery:
         places = self._places()
         if places:
             pages = await self._source.reader.pages(places, self._filter)
-            self._retry_ms = RETRY_FIRST_MS
+            self._waits.reset()
             await self._deliver(send, pages)
             await asyncio.sleep(0)  # pages that are kept, and a socket with room, never wait
         elif self._final and self._reached():

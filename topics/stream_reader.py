@@ -2,7 +2,8 @@
 
 A page is what lies behind one position of one partition, as lines. Consumers that stand at the same
 place with the same filter get the same page: whoever asks first has it made, the others wait for
-it or find it kept. `Ends` is the one watcher of the log's ends: it wakes all who wait.
+it or find it kept. A partition that can't be read is stepped over while others can. `Ends` is the
+one watcher of the log's ends: it wakes all who wait.
 
 `PageReader` and `Ends` belong to one event loop; the threads only read the log and encode.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections import OrderedDict
@@ -21,19 +23,24 @@ from typing import NamedTuple
 
 from engine.errors import FirecellError, RetentionPassed, Unavailable
 from engine.limits import (
+    STREAM_AWAY_READ_S,
+    STREAM_AWAY_S,
     STREAM_CACHE_BYTES,
+    STREAM_FILTER_BYTES,
     STREAM_LOOK_REST,
     STREAM_LOOK_S,
     STREAM_PAGE_BYTES,
     STREAM_PAGE_RECORDS,
     STREAM_READERS,
 )
-from engine.ports import Log
+from engine.ports import Log, Record
 from topics.filters import Filter
 from topics.stream_json import lines_of
 
 _log = logging.getLogger("firecell.stream")
 _PAGE_BYTES_OVERHEAD = 500  # of the tuple, its key and its places
+_NUMBER_BYTES = 36  # of an offset or author
+_Key = tuple[Filter, int, int]
 
 
 class Page(NamedTuple):
@@ -68,14 +75,17 @@ class PageReader:
     def __init__(self, log: Log) -> None:
         self._firehose = log
         self._threads = ThreadPoolExecutor(STREAM_READERS, thread_name_prefix="stream")
-        self._kept: OrderedDict[tuple[Filter, int, int], Page] = OrderedDict()
-        self._kept_bytes = 0
-        self._being_made: dict[tuple[Filter, int, int], asyncio.Future[None]] = {}
+        self._kept: OrderedDict[_Key, Page] = OrderedDict()
+        self._kept_bytes = 0  # of pages, and of their filters, each once
+        self._filters: dict[Filter, tuple[Filter, int]] = {}  # of kept pages, and of how many
+        self._being_made: dict[_Key, asyncio.Future[None]] = {}
+        self._away: dict[int, float] = {}  # partition -> asked last until then
         self.pages_made = 0
 
     async def pages(self, places: Sequence[Place], wanted: Filter) -> list[Page | Passed]:
         """What comes next at some of the places, in their order, some STREAM_PAGE_BYTES in all;
-        at least one unless nothing is there. Unavailable, DiskFull, Corruption."""
+        at least one unless nothing is there. Unavailable (naming the partitions) when none of them
+        can be read; DiskFull, Corruption."""
         while True:
             found, missing, other = self._look_up(places, wanted)
             if found:
@@ -125,10 +135,16 @@ class PageReader:
         return made
 
     def _read(self, places: list[Place], wanted: Filter) -> list[Page | Passed]:
-        """In a thread."""
+        """In a thread. What could not be read just now is asked last, and only if need be."""
         made: list[Page | Passed] = []
+        failed: dict[int, Unavailable] = {}
         room = STREAM_PAGE_BYTES
-        for place in places:
+        started = time.monotonic()
+        away = {place for place in places if self._away.get(place.partition, 0.0) > started}
+        for place in sorted(places, key=away.__contains__):
+            late = bool(failed) and time.monotonic() - started > STREAM_AWAY_READ_S
+            if room <= 0 or late or (made and place in away):
+                break
             most = min(place.most, STREAM_PAGE_RECORDS)
             try:
                 records = self._firehose.read(place.partition, place.offset, most, room)
@@ -137,39 +153,68 @@ class PageReader:
                 at = floor if isinstance(floor, int) else place.offset
                 made.append(Passed(place.partition, place.offset, at))
                 continue
-            except Unavailable:
-                if made:  # what was read of other partitions goes on
-                    break
-                raise
+            except Unavailable as error:
+                failed[place.partition] = error
+                self._away[place.partition] = time.monotonic() + STREAM_AWAY_S
+                continue
             if not records:
                 continue
-            lines, indexes = lines_of(records, wanted)
-            first = place.offset
-            offsets: Sequence[int] = range(first, first + len(records))
-            if len(indexes) < len(records):
-                offsets = [first + index for index in indexes]
-            made.append(
-                Page(place.partition, first, first + len(records), b"".join(lines), offsets)
-            )
+            made.append(_page_of(place, records, wanted))
             self.pages_made += 1
             room -= sum(len(record.frame) for record in records)
-            if room <= 0:
-                break
+        if failed and not made:
+            raise _all_away(failed)
         return made
 
-    def _keep(self, key: tuple[Filter, int, int], page: Page) -> None:
-        before = self._kept.pop(key, None)
-        if before is not None:
-            self._kept_bytes -= len(before.body) + _PAGE_BYTES_OVERHEAD
-        self._kept[key] = page
-        self._kept_bytes += len(page.body) + _PAGE_BYTES_OVERHEAD
+    def _keep(self, key: _Key, page: Page) -> None:
+        self._drop(key)
+        wanted, count = self._filters.get(key[0], (key[0], 0))
+        self._filters[wanted] = (wanted, count + 1)
+        self._kept[wanted, key[1], key[2]] = page  # equal filters are kept once
+        self._kept_bytes += _page_bytes(page) + (0 if count else _filter_bytes(wanted))
         while self._kept_bytes > STREAM_CACHE_BYTES:
-            _, dropped = self._kept.popitem(last=False)
-            self._kept_bytes -= len(dropped.body) + _PAGE_BYTES_OVERHEAD
+            self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: _Key) -> None:
+        page = self._kept.pop(key, None)
+        if page is None:
+            return
+        wanted, count = self._filters.pop(key[0])
+        self._kept_bytes -= _page_bytes(page) + (0 if count > 1 else _filter_bytes(wanted))
+        if count > 1:
+            self._filters[wanted] = (wanted, count - 1)
 
     def close(self) -> None:
         """Wait for reads under way."""
         self._threads.shutdown(wait=True)
+
+
+def _page_of(place: Place, records: Sequence[Record], wanted: Filter) -> Page:
+    lines, indexes = lines_of(records, wanted)
+    first, behind = place.offset, place.offset + len(records)
+    offsets: Sequence[int] = range(first, behind)
+    if len(indexes) < len(records):
+        offsets = [first + index for index in indexes]
+    return Page(place.partition, first, behind, b"".join(lines), offsets)
+
+
+def _all_away(failed: dict[int, Unavailable]) -> Unavailable:
+    error = next(iter(failed.values()))
+    names = ", ".join(map(str, sorted(failed)))
+    noun = "partition" if len(failed) == 1 else "partitions"
+    return Unavailable(f"{noun} {names} can't be read now: {error.message}", error.retry_after_s)
+
+
+def _page_bytes(page: Page) -> int:
+    """What a kept page weighs, without its filter."""
+    numbers = 0 if isinstance(page.offsets, range) else len(page.offsets) * _NUMBER_BYTES
+    return len(page.body) + sys.getsizeof(page.offsets) + numbers + _PAGE_BYTES_OVERHEAD
+
+
+def _filter_bytes(wanted: Filter) -> int:
+    """What a filter weighs: a thousand authors are 70 KB, more than most pages."""
+    authors = wanted.authors
+    return sys.getsizeof(authors) + len(authors) * _NUMBER_BYTES + STREAM_FILTER_BYTES
 
 
 class Ends:
@@ -179,8 +224,13 @@ class Ends:
         self._firehose = log
         self._waiting: set[asyncio.Event] = set()
         self._stop = threading.Event()
+        self._nudged = threading.Event()
         self._thread: threading.Thread | None = None
         self.vector: list[int] = [0] * log.partitions
+
+    def nudge(self) -> None:
+        """Something was appended here: look now. From any thread."""
+        self._nudged.set()
 
     async def look(self) -> list[int]:
         """The ends now."""
@@ -193,8 +243,9 @@ class Ends:
         """`event` is set whenever the ends have moved, as long as the block lasts."""
         self._waiting.add(event)
         if self._thread is None:
-            loop, self._stop = asyncio.get_running_loop(), threading.Event()
-            arguments = (loop, self._stop)
+            loop = asyncio.get_running_loop()
+            self._stop, self._nudged = threading.Event(), threading.Event()
+            arguments = (loop, self._stop, self._nudged)
             self._thread = threading.Thread(
                 target=self._watch, args=arguments, name="ends", daemon=True
             )
@@ -205,6 +256,7 @@ class Ends:
             self._waiting.discard(event)
             if not self._waiting:
                 self._stop.set()
+                self._nudged.set()
                 self._thread = None
 
     def _set(self, found: list[int]) -> None:
@@ -215,11 +267,14 @@ class Ends:
             for event in self._waiting:
                 event.set()
 
-    def _watch(self, loop: asyncio.AbstractEventLoop, stop: threading.Event) -> None:
+    def _watch(
+        self, loop: asyncio.AbstractEventLoop, stop: threading.Event, nudged: threading.Event
+    ) -> None:
         seen: list[int] = []
         trouble = ""
         while not stop.is_set():
             started = time.perf_counter()
+            nudged.clear()  # before the look: what is appended after it nudges again
             try:
                 found = self._firehose.end_offsets()
                 trouble = ""
@@ -228,10 +283,14 @@ class Ends:
                 if not trouble:
                     _log.warning("the ends of the firehose can't be read: %s", error.message)
                 trouble = error.message
-            if found != seen:
+            moved = found != seen
+            if moved:
                 seen = found
                 try:
                     loop.call_soon_threadsafe(self._set, found)
                 except RuntimeError:  # the loop has closed
                     return
-            stop.wait(max(STREAM_LOOK_S, STREAM_LOOK_REST * (time.perf_counter() - started)))
+            took_s = time.perf_counter() - started
+            # Ends that move without end wake everybody every STREAM_LOOK_S, not at every commit.
+            stop.wait(max(took_s, STREAM_LOOK_S if moved else 0.0))
+            nudged.wait(max(STREAM_LOOK_S, STREAM_LOOK_REST * took_s))

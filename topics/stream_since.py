@@ -20,9 +20,12 @@ _WORDS = (EARLIEST, LATEST, CHECKPOINT)
 
 
 class StreamLog(Log, Protocol):
-    """A log that tells how long it keeps events."""
+    """A log that tells how long it keeps events, and forgets groups."""
 
     retention_ms: int
+
+    def forget(self, group: str) -> None:
+        """Drop a group's place; synced. Precondition where the log does that by itself."""
 
 
 class Start(NamedTuple):

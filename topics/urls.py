@@ -20,12 +20,8 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 import msgspec
 
 from engine.errors import BadInput
-from engine.limits import (
-    KAFKA_REPLICATION_MAX,
-    KAFKA_TOPIC_CHARACTERS_MAX,
-    PORT_MAX,
-    STACK_ZOOKEEPER_PORT,
-)
+from engine.limits import KAFKA_REPLICATION_MAX, KAFKA_TOPIC_CHARACTERS_MAX, PORT_MAX
+from engine.limits_stack import STACK_ZOOKEEPER_PORT
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 _TOPIC = re.compile(rf"(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{KAFKA_TOPIC_CHARACTERS_MAX}}}")

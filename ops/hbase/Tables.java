@@ -57,6 +57,8 @@ import org.apache.hadoop.hbase.util.CommonFSUtils;
  * create   TABLE VERSIONS ENCODING BLOOM SPLITS [SETTINGS]   one family "f"; SPLITS: hex,hex,...
  *                         or nothing; SETTINGS of the table: name=value,... ok as well when the
  *                         table is there
+ * begin    the words of create: the same, without waiting until the table is there
+ * await                   waits for all that was begun
  * describe TABLE          versions TAB encoding TAB bloom TAB the splits that there are now
  * tables   PREFIX         their names, separated by commas
  * drop     TABLE [ASIDE]  ok as well when there is none; a snapshot ASIDE keeps what was there
@@ -74,7 +76,7 @@ import org.apache.hadoop.hbase.util.CommonFSUtils;
  * forget   NAME           ok as well when there is none
  * </pre>
  *
- * <p>Commands without files may stand in one line with {@code &} between them: they are done some
+ * <p>Commands that neither create tables nor take files may stand in one line with {@code &} between them: they are done some
  * at a time, in any order, and the line fails with the first that failed, when all have ended. The
  * caller sends one line at a time.
  */
@@ -89,6 +91,7 @@ public final class Tables {
     private final Configuration configuration;
     private final Connection connection;
     private final DataInputStream input;
+    private final List<Future<Void>> begun = new ArrayList<>();
 
     private Tables(Configuration configuration, Connection connection, InputStream input) {
         this.configuration = configuration;
@@ -163,7 +166,9 @@ public final class Tables {
     private String run(String[] words) throws Exception {
         Admin admin = connection.getAdmin();
         switch (words[0]) {
-            case "create": return create(admin, words);
+            case "create": begin(admin, words); return await();
+            case "begin": return begin(admin, words);
+            case "await": return await();
             case "describe": return describe(admin, table(words, 1));
             case "tables": return names(admin, words.length > 1 ? words[1] : "");
             case "drop": return drop(admin, table(words, 1), words.length > 2 ? words[2] : "");
@@ -189,7 +194,7 @@ public final class Tables {
 
     // --- tables ---
 
-    private String create(Admin admin, String[] words) throws IOException {
+    private String begin(Admin admin, String[] words) throws IOException {
         if (admin.tableExists(table(words, 1))) return "";
         ColumnFamilyDescriptor family = ColumnFamilyDescriptorBuilder.newBuilder(FAMILY)
             .setMaxVersions(Integer.parseInt(words[2]))
@@ -206,9 +211,22 @@ public final class Tables {
             ? null
             : Arrays.stream(words[5].split(",")).map(Bytes::fromHex).toArray(byte[][]::new);
         try {
-            admin.createTable(table.build(), splits);
+            begun.add(admin.createTableAsync(table.build(), splits));
         } catch (TableExistsException raced) {
             System.err.println("another process created " + words[1]);
+        }
+        return "";
+    }
+
+    private String await() throws Exception {
+        List<Future<Void>> all = List.copyOf(begun);
+        begun.clear();
+        for (Future<Void> one : all) {
+            try {
+                one.get();
+            } catch (ExecutionException failed) {
+                if (!(failed.getCause() instanceof TableExistsException)) throw failed;
+            }
         }
         return "";
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 import pytest
 
 from cells.app import FaustRunner, record_of
+from cells.progress import Parts
 from cells.settings import load_settings
+from cells.worker import WorkerCounts
 from engine import limits
-from engine.errors import Misconfigured, Precondition
+from engine.errors import Misconfigured, Precondition, Unavailable
 from engine.ports import Record
 from topics.kafka_records import root_header
 from topics.urls import KafkaPlace
@@ -50,14 +54,17 @@ class FakeLog:
 
 
 def runner(log: FakeLog, durable: list[int]) -> FaustRunner:
-    store = SimpleNamespace(positions=lambda: (durable, [0, 0]), gaps=list)
-    worker = SimpleNamespace(next_offsets=list(durable), times_ms=[0, 0])
+    aim = limits.WORKER_KEYS_AIM
+    store = SimpleNamespace(positions=lambda: (durable, [0, 0]), gaps=list, keys_aim=aim)
+    worker = SimpleNamespace(
+        next_offsets=list(durable), times_ms=[0, 0], counts=WorkerCounts()
+    )
     made: Any = FaustRunner(
-        *("c1", log, store, worker, lambda at: None, lambda: 0),
+        Parts("c1", log, store, worker, lambda at: None, lambda: 0),  # type: ignore[arg-type]
         place=PLACE,
         folder=Path("x"),
         shared=False,
-    )  # type: ignore[arg-type]
+    )
     return made
 
 
@@ -84,6 +91,46 @@ def test_an_active_group_is_joined_when_its_positions_will_do() -> None:
     log = FakeLog({0: 2, 1: 3}, [2, 0], active=10)
     runner(log, [5, 9]).prepare()
     assert log.commits == []
+
+
+def eventually(question: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not question():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_kafka_away_is_told_as_trouble_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ENDS_EVERY_S", 0.01)
+    log = FakeLog({}, [0, 0])
+    answer, away = log.end_offsets, threading.Event()
+
+    def ends() -> list[int]:
+        if away.is_set():
+            raise Unavailable("Kafka is away")
+        return answer()
+
+    log.end_offsets = ends  # type: ignore[method-assign]
+    one = runner(log, [100, 100])
+    one.look()
+    try:
+        away.set()
+        eventually(lambda: one.status()["trouble"] == "Kafka is away")
+        away.clear()
+        eventually(lambda: one.status()["trouble"] is None)
+        assert one.failure is None
+    finally:
+        one.stop(10)
+
+
+def test_a_look_that_breaks_down_stops_the_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ENDS_EVERY_S", 0.01)
+    log = FakeLog({}, [0, 0])
+    one = runner(log, [100, 100])
+    log.end_offsets = lambda: [1 // 0]  # type: ignore[method-assign]
+    one.look()
+    eventually(lambda: isinstance(one.failure, ZeroDivisionError))
+    one.stop(10)
 
 
 def test_an_active_group_without_positions_is_waited_for() -> None:
@@ -124,6 +171,7 @@ class FakeStream:
     async def noack_take(self, most: int, within: float) -> Any:
         for batch in self.batches:
             yield batch
+            await asyncio.sleep(0)  # others have their turn, as while Faust waits
 
 
 def events(start: int, count: int, acked: list[int]) -> list[Any]:
@@ -136,7 +184,7 @@ def events(start: int, count: int, acked: list[int]) -> list[Any]:
 def test_nothing_is_acknowledged_before_it_is_applied_nor_after_a_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "FAUST_BATCH_EVENTS", 3)
+    monkeypatch.setattr(limits, "WORKER_EVENTS_MAX", 3)
     applied: list[int] = []
     acked: list[int] = []
     made: Any = runner(FakeLog({}, [0, 0]), [0, 0])
@@ -166,6 +214,55 @@ def test_nothing_is_acknowledged_before_it_is_applied_nor_after_a_failure(
     assert applied == acked == [0, 1, 2, 3, 4, 5]
     assert isinstance(made.failure, Precondition)
     made._apply_pool.shutdown()
+
+
+def batches_of(made: Any, count: int, size: int = 1) -> list[int]:
+    """How large the batches are in which `count` events are applied that came while another was."""
+    found: list[int] = []
+    hold = threading.Event()
+
+    def apply(records: list[Record], then: Any) -> None:
+        hold.wait(5)
+        found.append(len(records))
+
+    made._apply = apply
+    value = bytes(size)
+    acked: list[int] = []
+    taken = events(0, count, acked)
+    for event in taken:
+        event.message.value = value
+    stream = FakeStream([taken[:1], *(taken[n : n + 1_000] for n in range(1, count, 1_000))])
+
+    async def body() -> None:
+        taking = asyncio.create_task(made.take(stream))
+        await asyncio.sleep(0.2)
+        hold.set()
+        async with asyncio.timeout(10):
+            while len(acked) < count:
+                await asyncio.sleep(0.01)
+        taking.cancel()
+
+    asyncio.run(body())
+    made._apply_pool.shutdown()
+    assert acked == list(range(count))
+    return found
+
+
+def test_a_worker_that_lags_gathers_for_the_keys_that_the_store_aims_at() -> None:
+    """Batches ended at 8,192 events, though the store aims at four times as many keys in bulk."""
+    made: Any = runner(FakeLog({}, [0, 0]), [0, 0])
+    assert batches_of(made, 30_000)[:2] == [1, limits.WORKER_EVENTS_MAX]
+    made = runner(FakeLog({}, [0, 0]), [0, 0])
+    made._store.keys_aim = 4 * limits.WORKER_KEYS_AIM
+    assert batches_of(made, 60_001) == [1, 60_000]
+
+
+def test_what_a_worker_gathers_is_bounded_by_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WORKER_BYTES_MAX", 1_000)
+    made: Any = runner(FakeLog({}, [0, 0]), [0, 0])
+    assert batches_of(made, 26, 100) == [1, 10, 10, 5]
+    made = runner(FakeLog({}, [0, 0]), [0, 0])
+    assert batches_of(made, 3, 5_000) == [1, 1, 1], "one event may exceed it"
 
 
 @pytest.fixture

@@ -6,12 +6,15 @@ import json
 import random
 import threading
 
+import numpy as np
 import pytest
 
 from cells.cache import NOT_THERE, MemoryCache, show
+from cells.cache_kernels import HEADER_WORDS, SLOT_WORDS
 from engine.codec import encode
 from engine.events import Edit, Post
-from engine.limits import CACHE_ENTRY_BYTES_OVERHEAD
+from engine.keys import inbox_key, post_key
+from engine.limits import CACHE_SLOTS_MIN
 from engine.ports import PostRow, Shown
 
 NOW = 1_769_860_800_000
@@ -23,8 +26,20 @@ def make_row(text="x", post=5, offset=3, deleted=-1, edit=None):
     return PostRow(offset, NOW, frame, -1 if edit is None else 4, NOW, edit_frame, deleted)
 
 
+SLOTS = 8 * SLOT_WORDS * CACHE_SLOTS_MIN  # bytes that every cache has
+
+
+def key_of(name):
+    """A post key of its own for each name."""
+    return post_key(int.from_bytes(name, "big"), 7)
+
+
+A, B, K, X = (key_of(name) for name in (b"a", b"b", b"k", b"x"))
+
+
 def size(shown):
-    return len(shown.fragment) + CACHE_ENTRY_BYTES_OVERHEAD
+    """Bytes of one record."""
+    return 8 * HEADER_WORDS + -(-len(shown.fragment) // 8) * 8
 
 
 def put(cache, key, row):
@@ -32,10 +47,11 @@ def put(cache, key, row):
     return shown
 
 
-def check_bytes(cache, keys):
+def kept_of(cache, keys):
+    """How many are kept, which is what the cache says itself."""
     kept = [shown for shown in cache.get_many(keys) if shown is not None]
-    assert cache.stats()["bytes"] == sum(size(shown) for shown in kept)
     assert cache.stats()["entries"] == len(kept)
+    return kept
 
 
 # --- what is shown of a row ---
@@ -69,9 +85,9 @@ def test_nothing_to_show(row):
     """None, tombstones, and edits without their post: not shown, and never kept."""
     assert show(row) is NOT_THERE
     cache = MemoryCache()
-    assert put(cache, b"k", row) == Shown(-1, b"")
-    assert cache.get_many([b"k"]) == [None]
-    assert cache.stats()["bytes"] == 0
+    assert put(cache, K, row) == Shown(-1, b"")
+    assert cache.get_many([K]) == [None]
+    assert cache.stats()["entries"] == 0
 
 
 # --- keeping ---
@@ -79,43 +95,39 @@ def test_nothing_to_show(row):
 
 def test_kept_and_found_in_the_order_asked():
     cache = MemoryCache()
-    filled = cache.fill([b"a", b"b"], [make_row("a"), make_row("b")], cache.epoch())
-    assert cache.get_many([b"b", b"x", b"a", b"b"]) == [filled[1], None, filled[0], filled[1]]
+    filled = cache.fill([A, B], [make_row("a"), make_row("b")], cache.epoch())
+    assert cache.get_many([B, X, A, B]) == [filled[1], None, filled[0], filled[1]]
     assert cache.get_many([]) == []
-    assert cache.stats() == {
-        "entries": 2,
-        "bytes": size(filled[0]) + size(filled[1]),
-        "hits": 3,
-        "misses": 1,
-    }
+    used = size(filled[0]) + size(filled[1])
+    assert cache.stats() == {"entries": 2, "bytes": used + SLOTS, "hits": 3, "misses": 1}
 
 
 def test_filled_twice_counts_once():
+    """The first stays: both were read at the epoch of now, so they are the same."""
     cache = MemoryCache()
-    for text in ("short", "a longer text", "s"):
-        put(cache, b"k", make_row(text))
-        check_bytes(cache, [b"k"])
-    cache.fill([b"k", b"k"], [make_row("one"), make_row("another")], cache.epoch())
-    check_bytes(cache, [b"k"])
+    first = put(cache, K, make_row("x"))
+    used = cache.stats()["bytes"]
+    cache.fill([K, K], [make_row("x"), make_row("x")], cache.epoch())
+    assert kept_of(cache, [K]) == [first] and cache.stats()["bytes"] == used
 
 
 def test_changed_forgets():
     cache = MemoryCache()
-    put(cache, b"a", make_row("a"))
-    kept = put(cache, b"b", make_row("b"))
-    cache.changed([b"a", b"a", b"never seen"])
-    assert cache.get_many([b"a", b"b"]) == [None, kept]
-    check_bytes(cache, [b"a", b"b"])
+    put(cache, A, make_row("a"))
+    kept = put(cache, B, make_row("b"))
+    cache.changed([A, A, X])
+    assert cache.get_many([A, B]) == [None, kept]
+    assert kept_of(cache, [A, B, X]) == [kept]
 
 
 def test_clear_forgets_everything_and_stops_running_fills():
     cache = MemoryCache()
-    put(cache, b"a", make_row("a"))
+    put(cache, A, make_row("a"))
     epoch = cache.epoch()
     cache.clear()
-    assert cache.stats()["entries"] == cache.stats()["bytes"] == 0
-    cache.fill([b"a"], [make_row("a")], epoch)
-    assert cache.get_many([b"a"]) == [None]
+    assert (cache.stats()["entries"], cache.stats()["bytes"]) == (0, SLOTS)
+    cache.fill([A], [make_row("a")], epoch)
+    assert cache.get_many([A]) == [None]
 
 
 def test_a_fill_that_began_before_a_change_keeps_nothing_race():
@@ -123,12 +135,12 @@ def test_a_fill_that_began_before_a_change_keeps_nothing_race():
     cache = MemoryCache()
     epoch = cache.epoch()
     old = make_row("old")
-    cache.changed([b"a"])
-    shown = cache.fill([b"a", b"b"], [old, make_row("b")], epoch)
+    cache.changed([A])
+    shown = cache.fill([A, B], [old, make_row("b")], epoch)
     assert [json.loads(s.fragment + b"true}")["text"] for s in shown] == ["old", "b"]
-    assert cache.get_many([b"a", b"b"]) == [None, None]
-    put(cache, b"a", make_row("new"))
-    assert b'"new"' in cache.get_many([b"a"])[0].fragment
+    assert cache.get_many([A, B]) == [None, None]
+    put(cache, A, make_row("new"))
+    assert b'"new"' in cache.get_many([A])[0].fragment
 
 
 def test_a_change_of_nothing_is_a_change_too():
@@ -144,11 +156,11 @@ def test_deleted_is_never_kept_by_a_late_fill_race():
     cache = MemoryCache()
     epoch = cache.epoch()
     alive = make_row("alive")
-    put(cache, b"k", alive)
-    cache.changed([b"k"])  # the delete is durable
-    cache.fill([b"k"], [alive], epoch)
-    assert cache.get_many([b"k"]) == [None]
-    assert put(cache, b"k", make_row(deleted=9)) is NOT_THERE
+    put(cache, K, alive)
+    cache.changed([K])  # the delete is durable
+    cache.fill([K], [alive], epoch)
+    assert cache.get_many([K]) == [None]
+    assert put(cache, K, make_row(deleted=9)) is NOT_THERE
 
 
 # --- the bound ---
@@ -156,36 +168,114 @@ def test_deleted_is_never_kept_by_a_late_fill_race():
 
 def test_bounded_by_bytes_first_in_first_out():
     one = size(show(make_row("x" * 100)))
-    cache = MemoryCache(bytes_max=10 * one)
-    keys = [b"%03d" % i for i in range(30)]
+    cache = MemoryCache(SLOTS + 10 * one)
+    keys = [key_of(b"%03d" % i) for i in range(30)]
     for key in keys:
         put(cache, key, make_row("x" * 100))
-        assert cache.stats()["bytes"] <= 10 * one
+        assert cache.stats()["bytes"] <= SLOTS + 10 * one
     assert [shown is not None for shown in cache.get_many(keys)] == [False] * 20 + [True] * 10
-    check_bytes(cache, keys)
+    assert len(kept_of(cache, keys)) == 10
 
 
 def test_one_fill_beyond_the_bound():
     one = size(show(make_row()))
-    cache = MemoryCache(bytes_max=3 * one)
-    keys = [b"%03d" % i for i in range(10)]
+    cache = MemoryCache(SLOTS + 3 * one)
+    keys = [key_of(b"%03d" % i) for i in range(10)]
     shown = cache.fill(keys, [make_row()] * 10, cache.epoch())
     assert len(shown) == 10  # all are shown ...
     assert [s is not None for s in cache.get_many(keys)] == [False] * 7 + [True] * 3  # 3 are kept
 
 
-@pytest.mark.parametrize("bytes_max", [0, 1, 250])
+@pytest.mark.parametrize("bytes_max", [0, 1, SLOTS, SLOTS + 250])
 def test_a_post_bigger_than_the_cache(bytes_max):
     cache = MemoryCache(bytes_max)
-    assert put(cache, b"k", make_row("big")).offset == 3
-    assert cache.stats()["entries"] == cache.stats()["bytes"] == 0
+    assert put(cache, K, make_row("big" * 100)).offset == 3
+    assert cache.stats()["entries"] == 0 and cache.get_many([K]) == [None]
 
 
-def test_overhead_is_counted():
-    """So that a million empty posts do not cost a million times nothing."""
+def test_more_posts_than_slots_at_first():
+    """The hash grows with its entries; small posts in a small cache drop the oldest instead."""
+    keys = [post_key(post, 7) for post in range(3 * CACHE_SLOTS_MIN)]
+    rows = [make_row("", post=post) for post in range(len(keys))]
+    large, small = MemoryCache(), MemoryCache(SLOTS + size(show(rows[-1])) * len(keys))
+    for cache in (large, small):
+        for start in range(0, len(keys), 100):
+            cache.fill(keys[start : start + 100], rows[start : start + 100], cache.epoch())
+    assert len(kept_of(large, keys)) == len(keys)
+    left = [shown is not None for shown in small.get_many(keys)]
+    assert left == sorted(left) and CACHE_SLOTS_MIN // 2 < sum(left) < len(keys)
+
+
+def test_like_a_dict_whatever_happens():
+    """Against a model: puts of all sizes, changes and clears, round the ring many times."""
+    chosen = random.Random(4)
+    cache = MemoryCache(SLOTS + 20_000)
+    keys = [post_key(post, chosen.choice([3, 2**64 - 1])) for post in range(60)]
+    sizes = dict.fromkeys(keys, 0)  # the store
+    asked_for: set[bytes] = set()  # since the last change: only these may be kept
+    most = 0
+    for _ in range(4_000):
+        asked = chosen.sample(keys, chosen.randint(0, 8))
+        step = chosen.random()
+        if step < 0.7:
+            rows = [make_row("x" * sizes[key]) for key in asked]
+            cache.fill(asked, rows, cache.epoch())
+            asked_for.update(asked)
+        elif step < 0.99:
+            cache.changed(asked)
+            asked_for.difference_update(asked)
+            sizes |= {key: chosen.choice([0, 1, 7, 300, 3_000]) for key in asked}
+        else:
+            cache.clear()
+            asked_for.clear()
+        found = dict(zip(keys, cache.get_many(keys), strict=True))
+        kept = {key: shown for key, shown in found.items() if shown is not None}
+        assert kept == {key: show(make_row("x" * sizes[key])) for key in kept}
+        assert kept.keys() <= asked_for and cache.stats()["entries"] == len(kept)
+        assert cache.stats()["bytes"] <= SLOTS + 20_000
+        most = max(most, len(kept))
+    assert most > 20
+
+
+# --- whole pages ---
+
+
+def compose(cache, keys, starts, limit, marker):
+    raw = np.frombuffer(b"".join(keys), dtype=np.uint8)
+    page = cache.compose(raw, np.array(starts, dtype=np.int64), limit, marker)
+    return page if page is None else (bytes(page[0]), *page[1:])
+
+
+def test_a_page_is_what_its_posts_joined_are():
+    """Against the plain definition, over random slices: hidden ones, older ones, missing ones."""
+    chosen = random.Random(5)
     cache = MemoryCache()
-    shown = put(cache, b"k", make_row(""))
-    assert cache.stats()["bytes"] == len(shown.fragment) + CACHE_ENTRY_BYTES_OVERHEAD
+    author = 2**63 + 9
+    posts = list(range(100, 40, -1))
+    rows = [make_row("x" * (post % 7), post=post, offset=post) for post in posts]
+    cache.fill([post_key(post, author) for post in posts], rows, cache.epoch())
+    for _ in range(500):
+        count, limit = chosen.randint(0, 30), chosen.randint(1, 25)
+        asked = sorted(chosen.sample(posts, count), reverse=True)
+        starts = [chosen.choice([0, 0, 0, 0, post, -1]) for post in asked]
+        marker = chosen.choice([-1, 0, 70, 2**63 - 1])
+        if asked and chosen.random() < 0.2:
+            asked[-1], starts[-1] = 7, 0  # not kept
+        if asked and chosen.random() < 0.2:
+            starts[0] = asked[0] + 1  # from before the follow
+        among = list(zip(asked, starts, strict=True))[:limit]
+        shown = [(index, post) for index, (post, start) in enumerate(among) if start >= 0]
+        page = compose(cache, [inbox_key(5, p, author) for p in asked], starts, limit, marker)
+        if any(post == 7 or start > post for post, start in among if start >= 0):
+            assert page is None
+            continue
+        found = cache.get_many([post_key(post, author) for _, post in shown])
+        wanted = b",".join(
+            one.fragment + (b"true}" if post <= marker else b"false}")
+            for one, (_, post) in zip(found, shown, strict=True)
+        )
+        assert page == (wanted, len(shown), shown[-1][0] if shown else -1)
+        assert len(json.loads(b"[" + wanted + b"]")) == len(shown)
 
 
 # --- all at once ---
@@ -193,8 +283,8 @@ def test_overhead_is_counted():
 
 def test_fillers_and_the_worker_at_once_race():
     """After `changed` returned nothing older is ever found, whatever fillers are doing."""
-    cache = MemoryCache(bytes_max=20 * 700)
-    keys = [b"%d" % i for i in range(8)]
+    cache = MemoryCache(SLOTS + 20 * 500)
+    keys = [key_of(b"%d" % i) for i in range(8)]
     table = {key: 0 for key in keys}  # the store: key -> version
     done = threading.Event()
     failures: list[object] = []
@@ -228,4 +318,4 @@ def test_fillers_and_the_worker_at_once_race():
     for thread in threads:
         thread.join()
     assert failures == []
-    check_bytes(cache, keys)
+    kept_of(cache, keys)

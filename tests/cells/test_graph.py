@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cells.graph import Graph
-from cells.graph_kernels import _mix
+from cells.kernel_parts import mix
 from cells.users import Users
 from engine import limits
 from engine.errors import Corruption
@@ -253,7 +253,7 @@ def test_a_user_that_comes_twice_is_corruption():
 @looks(100)
 @given(edges(U64_MAX))
 def test_compiled_and_plain_homing_agree(user):
-    assert int(_mix(np.uint64(user))) == mix64(user)
+    assert int(mix(np.uint64(user))) == mix64(user)
 
 
 def test_memory_stays_below_24_bytes_a_follow():

@@ -165,3 +165,22 @@ def test_a_lost_table_is_a_misconfiguration(server: Server, client: HBaseClient)
     server.serve = answering(lost)
     with pytest.raises(Misconfigured, match="has lost a table"):
         names(client)
+
+
+def test_a_server_that_breaks_down_over_a_call_is_asked_again(
+    server: Server, client: HBaseClient
+) -> None:
+    """HBase's client in it throws what the call does not declare: no fault of the protocol."""
+    text = b"Internal error processing getTableNames"
+    told = struct.pack(">bhI", 11, 1, len(text)) + text + struct.pack(">bhi", 8, 2, 6) + b"\x00"
+    broken = b"\x80\x01\x00\x03" + NAMES[4:25] + told
+
+    def serve(number: int, connection: socket.socket) -> None:
+        answering(broken if number == 1 else NAMES)(number, connection)
+
+    server.serve = serve
+    assert names(client) == [b"c1.meta"]
+    assert server.connections == 2
+    server.serve = answering(broken)
+    with pytest.raises(Unavailable, match="failed inside: Internal error"):
+        names(client)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from bench.churn import churn
-from cells.progress import Progress
+from cells.maintenance import Maintenance
+from cells.progress import Parts, Progress
 from cells.worker import Batch
 from engine import limits
+from engine.errors import Unavailable
 from engine.ports import Record
 from tests.worlds import World
+from topics.http_jobs import JobIn
 
 
 class Standing:
@@ -25,8 +30,8 @@ class Standing:
         self.log = SimpleNamespace(end_offsets=lambda: [0])
         counts = SimpleNamespace(inbox_keys=0)
         self.worker = SimpleNamespace(next_offsets=[0], counts=counts)
-        parts = (self.log, self.store, self.worker, lambda positions: None, lambda: 0)
-        self.progress = Progress("c1", *parts)  # type: ignore[arg-type]
+        parts: Any = ("c1", self.log, self.store, self.worker, lambda at: None, lambda: 0)
+        self.progress = Progress(Parts(*parts))
 
     def at_lag(self, events: int) -> bool:
         self.progress._ends = [events]
@@ -65,4 +70,33 @@ def test_a_cell_that_catches_up_takes_the_bulk_path_and_leaves_it(
         time.sleep(0.01)
     assert cell.close()
     assert seen[0] and not seen[-1]
+    world.close()
+
+
+def test_term_while_the_store_is_away_and_a_snapshot_waits_ends_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snapshot waited for the batch in hand, that one for its store, and the process, for as
+    long as a drain may take, for the snapshot."""
+    world = World(tmp_path)
+    world.append(churn(4, count=50, users=10))
+    cell = world.open()
+    waiting = threading.Event()
+
+    def away(*_: object) -> None:
+        waiting.set()
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(cell.store, "write_all", away)
+    beside = Maintenance(cell, world.settings)
+    cell.runner.start()
+    assert waiting.wait(10)
+    job = beside.ask(JobIn("snapshot", execute=True))
+    time.sleep(0.2)
+    assert job.state == "running"
+    closing = threading.Thread(target=beside.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive() and cell.close(5)
+    assert (job.state, "draining" in job.error) == ("failed", True)
     world.close()

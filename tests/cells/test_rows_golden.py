@@ -51,6 +51,13 @@ GOLDEN: list[tuple[str, object, bytes, str, Callable[[bytes], object]]] = [
         rows.unpack_following,
     ),
     (
+        "begun",
+        {"markers": b"\x07"},
+        rows.pack_begun({"markers": b"\x07"}),
+        "01" + "81" + "a7" + b"markers".hex() + "c40107",
+        rows.unpack_begun,
+    ),
+    (
         "relation",
         (9, False),
         rows.pack_relation(9, False),

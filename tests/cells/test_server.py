@@ -303,6 +303,25 @@ def test_a_page_that_waits_for_its_store_holds_up_nobody_else():
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("GET", f"{DASHBOARD}/stream", None), ("PUT", "/v1/users/2/marker", {"post": "9"})],
+)
+def test_streams_and_markers_that_wait_for_their_store_hold_up_nobody_else(method, path, body):
+    server, pages, let_go = remote_cell()
+    pages.set_marker = lambda user, post: pages.dashboard(user, limit=1)
+
+    async def scenario() -> None:
+        asked = asyncio.create_task(ask_within(server.app, method, path, json=body))
+        await asyncio.sleep(0.05)
+        assert (await ask_within(server.app, "GET", "/readyz")).is_success
+        assert not asked.done()
+        asked.cancel()
+        let_go.set()
+
+    asyncio.run(scenario())
+
+
 def test_pages_in_line_for_a_store_that_hangs_are_bounded(monkeypatch):
     monkeypatch.setattr(limits, "PAGE_THREADS", 2)
     monkeypatch.setattr(limits, "PAGE_THREADS_LINE_MAX", 3)
@@ -319,6 +338,26 @@ def test_pages_in_line_for_a_store_that_hangs_are_bounded(monkeypatch):
         assert (await ask_within(server.app, "GET", DASHBOARD)).is_success
 
     asyncio.run(scenario())
+
+
+def test_a_page_in_line_behind_a_store_that_hangs_is_told_in_time(monkeypatch):
+    monkeypatch.setattr(limits, "PAGE_THREADS", 1)
+    monkeypatch.setattr(limits, "PAGE_THREADS_LINE_MAX", 2)
+    monkeypatch.setattr(limits, "PAGE_WAIT_S", 0.2)
+    server, pages, let_go = remote_cell()
+
+    async def scenario() -> None:
+        inside = [asyncio.create_task(ask_within(server.app, "GET", DASHBOARD)) for _ in range(3)]
+        for refused in await asyncio.gather(*inside):
+            assert "retry-after" in refused.headers
+            assert "slow or away" in problem(refused, 503)["detail"]
+        await asyncio.sleep(0)
+        assert server._threads._inside == 1, "who was told has left the line"
+        let_go.set()
+        assert (await ask_within(server.app, "GET", DASHBOARD)).is_success
+
+    asyncio.run(scenario())
+    assert len(pages.asked) == 2, "nobody asks the store for those who have left"
 
 
 def test_a_store_that_is_away_is_503_with_retry_after():

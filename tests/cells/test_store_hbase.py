@@ -17,6 +17,7 @@ from cells.cache import MemoryCache
 from cells.graph import Graph
 from cells.hbase_client import HBaseClient
 from cells.hbase_decisions import HBaseDecisions
+from cells.hbase_loader import Helper
 from cells.hbase_wire import ThriftConnection
 from cells.intervals import AuthorIntervals
 from cells.markers import EmbeddedMarkers
@@ -26,7 +27,7 @@ from cells.relations import RelationsCache
 from cells.store_hbase import HBaseStore
 from cells.worker import Worker
 from engine import limits
-from engine.errors import Misconfigured, Unavailable
+from engine.errors import Corruption, Misconfigured, Unavailable
 from engine.events import FOLLOW, Post, Relation
 from engine.hfiles import hfile_chunks
 from engine.homing import HomeRange
@@ -34,7 +35,7 @@ from engine.ids import make_id
 from engine.keys import inbox_keys, parse_inbox_keys, post_key
 from engine.materialize import PushPolicy
 from engine.ports import Facts, Gap, Record
-from tests.hbase_backend import backend, empty_cell
+from tests.hbase_backend import backend, empty_cell, shared_cell
 from tests.worlds import PARTITIONS, World, read_all, walk
 
 pytestmark = pytest.mark.real
@@ -54,6 +55,7 @@ def open_store(url: str, identity: str = IDENTITY, cell: str = "c1", **more: obj
         partitions=more.get("partitions", PARTITIONS),  # type: ignore[arg-type]
         cell=cell,
         home=more.get("home", HomeRange()),  # type: ignore[arg-type]
+        create=bool(more.get("create")),
         helper=backend().helper,
     )
 
@@ -85,6 +87,22 @@ def test_the_cell_of_another_firehose_is_named(url: str) -> None:
 def test_missing_tables_are_named() -> None:
     with pytest.raises(Misconfigured, match=r"no tables nowhere\.meta.*firecell up"):
         open_store(backend().url("nowhere"))
+
+
+def test_lost_tables_of_a_cell_are_named_and_not_made_anew(url: str) -> None:
+    """They were, empty: a cell whose decisions were lost pushed what it had left out."""
+    open_store(url).close()
+    helper = Helper(backend().helper)
+    try:
+        for name in ("decision", "marker"):
+            helper.command("drop", f"{shared_cell()}.{name}")
+        for create in (True, False):
+            with pytest.raises(Corruption, match=r"lost the tables .*marker, .*decision"):
+                open_store(url, create=create)
+    finally:
+        helper.create(shared_cell(), ["decision", "marker"])
+        helper.close()
+    open_store(url).close()
 
 
 def test_no_server_and_a_wrong_transport_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

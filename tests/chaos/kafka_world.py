@@ -22,7 +22,7 @@ from engine.errors import BadInput, FirecellError
 from engine.homing import partition_of
 from engine.ids import IdGenerator
 from engine.ports import Record
-from ops.stack_run import Stack
+from ops.children import child_command
 from topics.log_embedded import system_clock_ms
 from topics.log_kafka import KafkaLog
 from topics.logs import open_log
@@ -33,17 +33,17 @@ PAUSE_S = 0.02  # between two appends
 
 
 class Kafka:
-    """A topic of its own, a cell's folder, and what was acknowledged to the one who published."""
+    """A topic of its own, a cell's folder, and what was acknowledged to the one who published. The
+    cell has a name of its own too: its group is `cell.NAME`, whatever the topic, and a killed one
+    keeps its place in it for a while."""
 
-    def __init__(self, folder: Path, servers: str, hbase: Stack | None = None) -> None:
-        """On the Kafka at `servers`; the store is embedded, or in `hbase`."""
-        topic = f"t{uuid.uuid4().hex[:12]}"
-        parts = {}
-        if hbase is not None:
-            parts = {"store": hbase.hbase_url(topic), "helper": str(hbase.helper)}
+    def __init__(self, folder: Path, servers: str) -> None:
+        """On the Kafka at `servers`; the store is embedded."""
+        self.cell = topic = f"t{uuid.uuid4().hex[:12]}"
+        self.group = f"cell.{self.cell}"
         self.folder = folder
         self.config = folder / CONFIG_FILE
-        write_config(folder, PARTITIONS, Urls(f"kafka://{servers}/{topic}", **parts))
+        write_config(folder, PARTITIONS, Urls(f"kafka://{servers}/{topic}"), self.cell)
         self.settings = settings_of(folder)
         log = open_log(self.settings.firehose)
         assert isinstance(log, KafkaLog)
@@ -116,9 +116,10 @@ class Kafka:
     def wait_applied(self, cell: CellProcess, within_s: float) -> float:
         """Until the cell has nothing before it; the seconds that took."""
         started = time.monotonic()
-        ends = self.log.end_offsets()
+        ends: list[int] = []
         while time.monotonic() - started < within_s:
-            with suppress(FirecellError):
+            with suppress(FirecellError):  # of a broker or a cell that is on its way back
+                ends = ends or self.log.end_offsets()
                 if all(at >= end for at, end in zip(positions(cell), ends, strict=True)):
                     return time.monotonic() - started
             assert cell.pid
@@ -145,6 +146,11 @@ class Kafka:
         assert report.pages.posts > len(self.acknowledged)
         return report
 
+    def process(self, *options: str) -> CellProcess:
+        """The cell by `firecell cell`, not started yet."""
+        command = child_command("cell", self.cell, "--config", str(self.config), *options)
+        return CellProcess(self.folder, command, cell=self.cell)
+
     def close(self) -> None:
         """Give the topic back."""
         self.log.close()
@@ -160,8 +166,10 @@ def vector(cell: CellProcess, name: str) -> list[int]:
     return [int(at) for _, at in sorted(cell.status()[name].items(), key=lambda one: int(one[0]))]
 
 
-def plain_faust(folder: Path) -> CellProcess:
+def plain_faust(world: Kafka) -> CellProcess:
     """The worker as Faust's own command line runs it."""
+    folder = world.folder
     command = (sys.executable, "-P", "-m", "faust", "-A", "cells.app", "worker", "--without-web")
-    config = {"FIRECELL_CELL": "c1", "FIRECELL_CONFIG": str(folder / CONFIG_FILE)}
-    return CellProcess(folder, command, {**config, "PATH": os.environ["PATH"]})
+    config = {"FIRECELL_CELL": world.cell, "FIRECELL_CONFIG": str(folder / CONFIG_FILE)}
+    path = {"PATH": os.environ["PATH"]}
+    return CellProcess(folder, command, {**config, **path}, cell=world.cell)

@@ -17,13 +17,16 @@ from typing import Any
 import httpx
 
 from bench.people import Network, People
+from cells.hbase_client import Address, HBaseClient
+from cells.hbase_schema import TABLES
+from engine.errors import Unavailable
 from ops.stack_run import Stack
 from tests import real_parts
 from tests.chaos.up import Up
 
 USERS, AUTHORS, FOLLOWS, PARTITIONS = 120, 30, 1_200, 8
 CELLS = ("c1", "c2")
-_BATCH, _PAUSE_S = 10, 0.1  # of the load: some 100 events a second
+_BATCH, _PAUSE_S = 5, 0.1  # of the load: some 50 events a second
 _PREFIX = "number "
 _NDJSON = {"content-type": "application/x-ndjson"}
 _GIVE_UP_S = 20.0  # of one request: longer than any answer may take
@@ -97,6 +100,20 @@ class RealRun:
         raise AssertionError(
             f"not recovered after {within_s} s: {said}\n{states}\n{self.up.log()}"
         )
+
+    def served(self, within_s: float) -> float:
+        """Seconds until HBase serves every region of both cells again. Only then is it back: its
+        own recovery reads its logs and opens one region after the other."""
+        started = time.monotonic()
+        for cell in CELLS:
+            client = HBaseClient(Address.parse(self.stack.hbase_url(cell)))
+            try:
+                for table in TABLES:
+                    left = started + within_s - time.monotonic()
+                    _every_region(client, table, left)
+            finally:
+                client.close()
+        return time.monotonic() - started
 
     def _shows(self, client: httpx.Client, homes: list[int]) -> str:
         """ "" when a new post of each of these users shows in their own dashboard."""
@@ -233,3 +250,16 @@ class RealRun:
         if numbers[0] < self._newest.get(reader, 0):
             self.wrong.append(f"page of {reader} went back: {numbers[0]}")
         self._newest[reader] = max(numbers[0], self._newest.get(reader, 0))
+
+
+def _every_region(client: HBaseClient, table: str, within_s: float) -> None:
+    """Read one row of each region of a table, however often that takes to ask."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            for start in client.regions(table):
+                client.scan(table, start, None, 1)
+        except Unavailable as error:
+            assert time.monotonic() < deadline, f"HBase itself is not back: {error}"
+        else:
+            return

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,13 +34,12 @@ from topics.logs import open_log
 pytestmark = [
     pytest.mark.real,
     pytest.mark.slow,
-    pytest.mark.long,
     pytest.mark.skipif(bool(real_parts.missing()), reason=real_parts.missing()),
 ]
 GRAPH = os.environ.get("FIRECELL_TEST_GRAPH", "")  # conftest clears the environment of tests
 SAMPLE = 2_000 if GRAPH else 400
 POSTS = 2_000 if GRAPH else 1_000
-CELLS, PARTITIONS, WORKERS = ("c1", "c2"), 16, 2
+CELLS, PARTITIONS, WORKERS = ("faust-1", "faust-2"), 16, 2
 APPLIED_S = 1_500.0 if GRAPH else 240.0
 
 
@@ -111,34 +112,35 @@ def test_two_workers_of_two_cells_and_a_rebalance_miss_nothing(tmp_path: Path) -
     workload = Workload.from_file(GRAPH, 1) if GRAPH else Workload.power_law(
         1, readers=3_000, edges=20_000, authors=300, largest=900
     )  # fmt: skip
-    with real_parts.stack(tmp_path / "stack") as stack:
-        config = tmp_path / "firecell.toml"
-        cells = {name: name for name in CELLS}
-        config.write_text(real_parts.configuration(stack, "firehose", cells, PARTITIONS))
-        settings = load_settings(config, environment={})
-        for name in CELLS:
-            open_cell(settings, name).close()  # makes topic and tables: plain Faust only names them
-        started = time.monotonic()
-        with workers_of(config) as workers:
-            feeder = Feeder(settings.firehose.place, PARTITIONS, workload)
-            feeder.follow_all()
-            wait_applied(settings, workers, 1)
-            follows_s, events = time.monotonic() - started, sum(feeder.log.end_offsets())
-            posting = time.monotonic()
-            feeder.post(POSTS)
-            feeder.close()
-            wait_applied(settings, workers, (events + POSTS / 4) / (events + POSTS))
-            for leaving in (workers[0], workers[WORKERS]):
-                assert leaving.stop() == 0, leaving.words()
-                leaving.start()
-            wait_applied(settings, workers, 1)
-            posts_s = time.monotonic() - posting
-            print(f"{events:,} follows in {follows_s:.0f} s, {POSTS:,} posts in {posts_s:.0f} s")
-            for number, worker in enumerate(workers):
-                # One that came back a moment ago may have nothing in hand that would hear a TERM.
-                young = number % WORKERS == 0
-                assert worker.stop() in (0, -signal.SIGTERM if young else 0), worker.words()
-        judge(tmp_path, config, settings, workload)
+    config = tmp_path / "firecell.toml"
+    cells = {name: name for name in CELLS}
+    text = real_parts.configuration(real_parts.shared(), "faust-workers", cells, PARTITIONS)
+    config.write_text(text)
+    settings = load_settings(config, environment={})
+    with ThreadPoolExecutor() as pool:  # makes topic and tables: plain Faust only names them
+        for cell in pool.map(partial(open_cell, settings), CELLS):
+            cell.close()
+    started = time.monotonic()
+    with workers_of(config) as workers:
+        feeder = Feeder(settings.firehose.place, PARTITIONS, workload)
+        feeder.follow_all()
+        wait_applied(settings, workers, 1)
+        follows_s, events = time.monotonic() - started, sum(feeder.log.end_offsets())
+        posting = time.monotonic()
+        feeder.post(POSTS)
+        feeder.close()
+        wait_applied(settings, workers, (events + POSTS / 4) / (events + POSTS))
+        for leaving in (workers[0], workers[WORKERS]):
+            assert leaving.stop() == 0, leaving.words()
+            leaving.start()
+        wait_applied(settings, workers, 1)
+        posts_s = time.monotonic() - posting
+        print(f"{events:,} follows in {follows_s:.0f} s, {POSTS:,} posts in {posts_s:.0f} s")
+        for number, worker in enumerate(workers):
+            # One that came back a moment ago may have nothing in hand that would hear a TERM.
+            young = number % WORKERS == 0
+            assert worker.stop() in (0, -signal.SIGTERM if young else 0), worker.words()
+    judge(tmp_path, config, settings, workload)
 
 
 def judge(folder: Path, config: Path, settings: Settings, workload: Workload) -> None:

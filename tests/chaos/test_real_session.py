@@ -3,7 +3,6 @@ embedded default, which `tests/test_docs.py` plays. And what start-up says of wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,9 @@ import pytest
 from cells.cell import open_cell
 from cells.settings import load_settings
 from engine.errors import FirecellError, Misconfigured, NotFound, Unavailable
-from ops.stack_run import Stack
 from tests import real_parts
 from tests.chaos.up import running
+from tests.real_parts import Parts
 from tests.test_docs import SESSIONS, alike, play, steps
 
 pytestmark = [
@@ -25,10 +24,8 @@ _CUT = "\n---\n"
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("session") / "stack"
-    with real_parts.stack(folder) as up:
-        yield up
+def stack() -> Parts:
+    return real_parts.shared()
 
 
 def write(folder: Path, text: str) -> Path:
@@ -39,7 +36,7 @@ def write(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("name", SESSIONS)
 def test_the_session_gives_the_same_pages_as_embedded(
-    name: str, stack: Stack, tmp_path: Path
+    name: str, stack: Parts, tmp_path: Path
 ) -> None:
     topic = name.partition(".")[0].replace("/", "-")
     config = write(tmp_path, real_parts.configuration(stack, topic, {"c1": topic}))
@@ -57,7 +54,7 @@ def refusal(config: Path, **options: bool) -> FirecellError:
     return caught.value
 
 
-def test_plain_faust_only_names_what_is_missing(stack: Stack, tmp_path: Path) -> None:
+def test_plain_faust_only_names_what_is_missing(stack: Parts, tmp_path: Path) -> None:
     text = real_parts.configuration(stack, "probe", {"c1": "probe"})
     error = refusal(write(tmp_path, text), create=False)
     assert isinstance(error, NotFound | Misconfigured) and "probe" in error.message
@@ -79,7 +76,7 @@ def test_plain_faust_only_names_what_is_missing(stack: Stack, tmp_path: Path) ->
     ],
 )
 def test_a_start_names_what_is_wrong(
-    old: str, new: str, kind: type[FirecellError], words: str, stack: Stack, tmp_path: Path
+    old: str, new: str, kind: type[FirecellError], words: str, stack: Parts, tmp_path: Path
 ) -> None:
     text = real_parts.configuration(stack, "probe", {"c1": "probe"})
     open_cell(load_settings(write(tmp_path, text), environment={}), "c1").close()

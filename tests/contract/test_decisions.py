@@ -91,6 +91,17 @@ def test_more_than_one_scan(decisions: Decisions) -> None:
     assert decisions.intervals() == told
 
 
+def test_whose_they_are_is_kept_and_is_none_of_them_restart(opens: Opens) -> None:
+    decisions = opens()
+    assert decisions.owner() is None
+    decisions.begin(b"mine")
+    decisions.begin(b"mine")
+    decisions.record([opening(9, 3)])
+    again = opens()
+    assert again.owner() == b"mine"
+    assert again.intervals() == [opening(9, 3)]
+
+
 def test_close_is_idempotent(decisions: Decisions) -> None:
     decisions.close()
     decisions.close()

@@ -119,6 +119,17 @@ def test_devices_at_once_agree_on_the_newest(markers: Markers) -> None:
         assert markers.get(reader) == max(post for r, post, _ in seen if r == reader)
 
 
+def test_whose_they_are_is_kept_and_is_none_of_them_restart(opens: Opens) -> None:
+    markers = opens()
+    assert markers.owner() is None
+    markers.begin(b"mine")
+    markers.begin(b"mine")
+    assert markers.advance(7, 99) == 99
+    again = opens()
+    assert again.owner() == b"mine"
+    assert again.get(7) == 99
+
+
 def test_close_is_idempotent(markers: Markers) -> None:
     markers.close()
     markers.close()

@@ -357,6 +357,14 @@ def test_readers_beside_the_writer_see_whole_keys(store: Store) -> None:
     assert failures == []
 
 
+def test_what_was_begun_beside_it_is_kept_restart(opens: Opens) -> None:
+    store = opens()
+    assert store.begun() == {}
+    for what, owner in (("markers", b"one"), ("decisions", b"two"), ("markers", b"one")):
+        store.note_begun(what, owner)
+    assert opens().begun() == {"markers": b"one", "decisions": b"two"}
+
+
 def test_close_is_idempotent(store: Store) -> None:
     store.close()
     store.close()

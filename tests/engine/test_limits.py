@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from engine import limits
+from engine import limits, limits_stack
 from engine.codec import encode
 from engine.events import Post
 from engine.timeline import Cursor
 
-CONSTANTS = {name: value for name, value in vars(limits).items() if name.isupper()}
+FILES = (limits, limits_stack)
+CONSTANTS = {
+    name: value for each in FILES for name, value in vars(each).items() if name.isupper()
+}
 
 
 def test_numbers_of_the_formats_golden():
@@ -48,7 +51,7 @@ def test_every_bound_is_a_number_above_zero(name):
 
 
 def test_every_bound_is_defined_once():
-    source = Path(limits.__file__).read_text(encoding="utf-8")
+    source = "\n".join(Path(each.__file__).read_text(encoding="utf-8") for each in FILES)
     names = re.findall(r"^([A-Z][A-Z0-9_]*) = ", source, re.MULTILINE)
     assert len(names) == len(set(names))
     assert set(names) == set(CONSTANTS)

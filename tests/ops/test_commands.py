@@ -183,7 +183,7 @@ def test_import_edges(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("ops.import_.IMPORT_BATCH_EVENTS", 2)
-    monkeypatch.setattr("ops.importing.RETRY_FIRST_MS", 1)
+    monkeypatch.setattr("engine.limits.RETRY_FIRST_MS", 1)
     text = b"# a comment\n1 7\n\n2\t7\r\n3 7 9\nx y\n18446744073709551616 1\n4 7\n5 7"
     good = [("1", "7"), ("2", "7"), ("4", "7"), ("5", "7")]
     for name, content in (("edges", text), ("edges.gz", gzip.compress(text))):

@@ -89,8 +89,8 @@ def test_a_cut_off_file_gives_what_it_has(
 def test_a_server_that_fails_is_waited_for_and_nothing_is_forgotten(
     gateway: FakeGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ops.importing.RETRY_MS_MAX", 1)
-    monkeypatch.setattr("ops.importing.RETRY_FIRST_MS", 1)
+    monkeypatch.setattr("engine.limits.RETRY_MS_MAX", 1)
+    monkeypatch.setattr("engine.limits.RETRY_FIRST_MS", 1)
     file = tmp_path / "day.ndjson"
     file.write_bytes(FOLLOW)
     gateway.failures = limits.CLIENT_RETRIES_MAX + 1

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from engine.errors import BadInput, Misconfigured, NotFound, Precondition, Unavailable
-from engine.limits import STACK_FREE_PORT_MAX, STACK_FREE_PORT_MIN
+from engine.limits_stack import STACK_FREE_PORT_MAX, STACK_FREE_PORT_MIN
 from ops import stack_commands, stack_config, stack_jars, stack_probe, stack_processes
 from ops.stack_plan import PORTS, SERVERS, STOP_ORDER, free_ports, make_plan, read_plan
 from ops.stack_run import Stack

@@ -59,7 +59,7 @@ def real(tmp_path: Path) -> Iterator[Urls]:
 
 @pytest.mark.real
 def test_replayed_rebuilt_and_healed_on_kafka_and_hbase(real: Urls, tmp_path: Path) -> None:
-    story = Story(tmp_path, real, history(int(time.time() * 1_000) - 600_000))
+    story = Story(tmp_path, real, history(int(time.time() * 1_000) - EVENTS * 2_000))
     try:
         story.play()
     finally:

@@ -342,7 +342,7 @@ def problem(response: httpx.Response, status: int) -> dict[str, Any]:
 
 
 @contextmanager
-def live(app: Any) -> Iterator[int]:
+def live(app: Any, keep_alive_s: int = 5) -> Iterator[int]:
     """Serve `app` on a free loopback port as processes do; yields the port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -350,6 +350,7 @@ def live(app: Any) -> Iterator[int]:
     config = uvicorn.Config(
         app, http=BoundedProtocol, ws="none", log_config=None, access_log=False,
         server_header=False, proxy_headers=False, timeout_graceful_shutdown=1,
+        timeout_keep_alive=keep_alive_s,
     )  # fmt: skip
     server = uvicorn.Server(config)
     thread = threading.Thread(target=lambda: asyncio.run(server._serve([listener])), daemon=True)

@@ -91,6 +91,10 @@ class MemoryLog:
         """All that ever committed."""
         return sorted(self.kept)
 
+    def forget(self, group: str) -> None:
+        """As if it had never been."""
+        self.kept.pop(group, None)
+
     def apply_retention(self, now_ms: int) -> int:
         """Only `drop` does it."""
         return 0

@@ -272,6 +272,45 @@ def test_groups_are_listed_with_their_lag_and_members(served: Served):
     assert [(group["group"], group["members"]) for group in names] == [("g", 1)]
 
 
+def test_a_group_is_forgotten_only_while_nobody_lives_in_it(served: Served):
+    served.say(8)
+    path = f"{served.url}/v1/admin/groups/"
+    tap = served.tap(group="g", since="earliest")
+    tap.wait(8)
+    refused = problem(httpx.delete(f"{path}g", trust_env=False), 409)
+    assert tap.session in refused["detail"]
+    tap.cut()
+    served.alone("g")
+    problem(httpx.delete(f"{path}nobody", trust_env=False), 404)
+    problem(httpx.delete(f"{path}cell.c1", trust_env=False), 409)
+    answer = httpx.delete(f"{path}g", trust_env=False)
+    if isinstance(served.log, KafkaLog):
+        assert "by itself" in problem(answer, 409)["detail"]
+        return
+    assert answer.json() == {"group": "g", "forgotten": True}
+    assert served.log.groups() == []
+    problem(httpx.get(f"{path}g", trust_env=False), 404)
+    checkpoint = httpx.get(f"{served.url}/v1/firehose?group=g&since=checkpoint", trust_env=False)
+    problem(checkpoint, 404)  # a new group: it says where to begin, or begins with what comes
+
+
+def test_an_automatic_member_that_takes_nothing_beyond_its_lease_loses_nothing(
+    served: Served,
+):
+    """Stopped with its connection open: what it never took comes again, to another one."""
+    for _ in range(50):
+        served.log.append([(p, encode(Post(7, 5, 0, "x" * 60_000))) for p in range(PARTITIONS)])
+    stuck = Tap(served.url, reading=False, group="g", since="earliest", lease_s="1")
+    served.taps.append(stuck)
+    time.sleep(0.5)
+    other = served.tap(group="g", lease_s="30")
+    other.wait(4 * 50)
+    positions = [event["position"] for event in other.events()]
+    assert sorted(positions) == sorted({f"{p}:{n}" for p in range(PARTITIONS) for n in range(50)})
+    members = served.group("g")["members"]
+    assert [member["session"] for member in members] == [other.session]
+
+
 def test_a_rewind_is_planned_refused_while_active_done_and_read_back(served: Served):
     served.say(40)
     tap = served.tap(group="g", since="earliest", ack="manual")

@@ -8,11 +8,13 @@ import httpx
 import pytest
 
 from engine.errors import Unavailable
+from engine.limits import PROXY_CONNECTIONS_PER_CELL_MAX, PROXY_WAITING_PER_CELL_MAX
 from engine.wire import FollowPage
 from tests.topics.http_fakes import Deployment, ask, live, make_cell, problem
 from topics.http_client import Answer, Request
 from topics.http_proxy import CellProxy, refusal
-from topics.server import merge_followers
+from topics.security import Guard
+from topics.server import Gateway, merge_followers
 
 EVEN, ODD = "/v1/users/2/dashboard", "/v1/users/3/dashboard"
 
@@ -278,6 +280,39 @@ def test_a_hung_cell_is_unavailable_and_not_asked_again():
 def test_a_cell_that_breaks_off_twice_is_unavailable():
     with pytest.raises(Unavailable, match="c0"):
         ask_scripted(lambda url: ConnectionResetError())
+
+
+def test_waiting_requests_leave_half_of_the_connections_to_the_others():
+    """64 of them filled the pool, and nobody else got a page of that cell."""
+    server, _, _ = make_cell("c0")
+    with live(server.app) as port:
+        world = Deployment()
+        proxy = CellProxy(lambda name: f"http://127.0.0.1:{port}")
+        gateway = Gateway(
+            Guard("127.0.0.1"), world.publisher, world.ids, world._load_homes, proxy, world.streams
+        )
+
+        async def scenario(url: str) -> None:
+            limits = httpx.Limits(max_connections=100)
+            async with httpx.AsyncClient(
+                base_url=url, trust_env=False, limits=limits, timeout=20
+            ) as client:
+                late = {"after": "1:7", "wait_ms": "3000"}
+                waiting = [asyncio.create_task(client.get(EVEN, params=late)) for _ in range(80)]
+                refused, _ = await asyncio.wait(waiting, timeout=1.5)
+                assert len(refused) == 80 - PROXY_WAITING_PER_CELL_MAX
+                answer = refused.pop().result()
+                assert problem(answer, 503)["cell"] == "c0"
+                assert answer.headers["retry-after"] == "1"
+                async with asyncio.timeout(1):
+                    assert (await client.get(EVEN)).is_success
+                await asyncio.wait(waiting)
+                assert (await client.get(EVEN, params=late | {"wait_ms": "0"})).status_code == 503
+                assert not +proxy._waiting
+
+        with live(gateway.app) as own:
+            asyncio.run(scenario(f"http://127.0.0.1:{own}"))
+    assert PROXY_WAITING_PER_CELL_MAX == PROXY_CONNECTIONS_PER_CELL_MAX // 2
 
 
 def test_refusals_in_a_few_words():

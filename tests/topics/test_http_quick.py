@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
+import time
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from tests.topics.http_fakes import live, make_cell, raw_exchange
 
@@ -114,3 +117,103 @@ def test_a_head_in_pieces_is_whole_and_a_slow_one_has_its_clock(monkeypatch):
     received, made, long_way = exchange(PAGE + b"\r\n", PAGE)  # the second never ends
     assert (made, long_way) == (1, 0)
     assert received.count(b"HTTP/1.1 200 OK") == 1
+
+
+# --- what the parser has seen is not parsed again ---
+
+
+class Wire:
+    """One connection to a cell: how often its parser was asked, and what came back."""
+
+    def __init__(self, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.parsed = 0
+        feed = HttpToolsProtocol.data_received
+
+        def count(protocol: HttpToolsProtocol, data: bytes) -> None:
+            self.parsed += 1
+            feed(protocol, data)
+
+        monkeypatch.setattr(HttpToolsProtocol, "data_received", count)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=5)
+
+    def ask(self, *pieces: bytes, answers: int = 1) -> bytes:
+        received = b""
+        for piece in pieces:
+            self.socket.sendall(piece)
+            time.sleep(0.05)
+        while received.count(b"HTTP/1.1 ") < answers or not received.endswith(b"}"):
+            more = self.socket.recv(65_536)
+            if not more:
+                break
+            received += more
+        return received
+
+
+@pytest.fixture
+def wire(monkeypatch):
+    server, _, _ = make_cell()
+    with live(server.app) as port:
+        raw_exchange(port, PAGE + b"\r\n", QUIETLY_S)  # makes the Host known
+        wire = Wire(port, monkeypatch)
+        yield wire
+        wire.socket.close()
+
+
+def page_of(user, *more):
+    return b"".join([PAGE.replace(b"users/2", b"users/%d" % user), *more, b"\r\n"])
+
+
+def test_the_second_page_of_a_connection_is_not_parsed_and_the_same(wire):
+    answers = [without_date(wire.ask(page_of(2))) for _ in range(4)]
+    assert answers == [answers[0]] * 4 and wire.parsed == 1
+    assert b'"reader": "3"' in wire.ask(page_of(3)) and wire.parsed == 1
+
+
+def test_another_head_is_parsed_and_the_known_one_stays_known(wire):
+    wire.ask(page_of(2))
+    wire.ask(page_of(3, b"X-Other: 1\r\n"))
+    assert wire.parsed == 2
+    wire.ask(page_of(4, b"X-Other: 1\r\n"))  # the last one that was quick
+    wire.ask(page_of(5))
+    assert wire.parsed == 3
+
+
+@pytest.mark.parametrize("target", [b"/v1/users/2/dash board", b"/v1/users/2\x01/dashboard", b""])
+def test_odd_targets_go_to_the_parser(wire, target):
+    wire.ask(page_of(2))
+    wire.socket.sendall(b"GET " + target + page_of(2)[len(b"GET /v1/users/2/dashboard") :])
+    assert wire.socket.recv(65_536).startswith(b"HTTP/1.1 4") and wire.parsed == 2
+
+
+def test_a_body_that_looks_like_a_known_request_is_a_body(wire):
+    """Regression: an answer may be out before its request's body has come."""
+    wire.ask(page_of(2))
+    smuggled = page_of(3)
+    received = wire.ask(page_of(2, b"Content-Length: %d\r\n" % len(smuggled)), smuggled)
+    assert received.count(b"HTTP/1.1 ") == 1 and b'"reader": "3"' not in received
+    assert b'"reader": "4"' in wire.ask(page_of(4))
+
+
+def test_known_requests_in_one_piece_and_in_halves(wire):
+    wire.ask(page_of(2))
+    received = wire.ask(page_of(3) + page_of(4) + page_of(5), answers=3)
+    assert re.findall(rb'"reader": "(\d)"', received) == [b"3", b"4", b"5"]
+    whole = page_of(6)
+    assert b'"reader": "6"' in wire.ask(whole[:20], whole[20:])
+    assert b'"reader": "7"' in wire.ask(page_of(7))
+
+
+def test_a_connection_is_idle_since_its_last_page(monkeypatch):
+    """The clock that began with a parsed request ends no connection that is in use."""
+    server, _, _ = make_cell()
+    with live(server.app, keep_alive_s=1) as port:
+        raw_exchange(port, PAGE + b"\r\n", QUIETLY_S)
+        wire = Wire(port, monkeypatch)
+        started = time.monotonic()
+        for _ in range(4):
+            wire.ask(page_of(2))
+            time.sleep(0.4)
+        assert wire.parsed == 1
+        assert wire.socket.recv(1) == b""
+        assert 2 < time.monotonic() - started < 5
+        wire.socket.close()

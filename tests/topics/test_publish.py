@@ -103,6 +103,18 @@ def occupy(slow_log: SlowLog, publisher: Publisher) -> Future[list[Published | F
     return future
 
 
+def test_who_wants_to_know_is_told_of_each_append_before_its_answer(clock: Clock) -> None:
+    slow_log = SlowLog()
+    told: list[int] = []
+    opened = Publisher(slow_log, None, clock, lambda: told.append(1))  # type: ignore[arg-type]
+    assert isinstance(opened.publish_many([Delete(AUTHOR, 1)])[0], Published)
+    assert told == [1]
+    slow_log.failures.append(Unavailable("the log is away"))
+    assert not isinstance(opened.publish_many([Delete(AUTHOR, 1)])[0], Published)
+    assert told == [1]
+    opened.close()
+
+
 class TestResults:
     def test_every_kind_lies_where_it_says(self, publisher: Publisher, log: EmbeddedLog) -> None:
         events: list[Event] = [

@@ -1,0 +1,175 @@
+"""Streams that a gateway passes on: they end with its drain, behind a whole record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.topics.http_fakes import Deployment, live, make_cell
+from tests.topics.memory_log import MemoryLog
+from tests.topics.taps import Tap, eventually
+from topics.http_proxy import CellProxy
+from topics.http_stream import Streams
+from topics.security import Guard
+from topics.server import Gateway
+
+
+class Elsewhere:
+    """A leadership that names another gateway."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def leader(self) -> str | None:
+        """The other one."""
+        return self.url
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+@contextmanager
+def two_gateways(log: MemoryLog) -> Iterator[tuple[Deployment, Deployment, str]]:
+    """(the coordinating gateway, the one that passes on, the URL of that one)."""
+    first = Deployment(log=log)
+    with live(first.app) as port:
+        leadership = Elsewhere(f"http://127.0.0.1:{port}")
+        second = Deployment(log=log, streams=Streams(log, log.clock, leadership))
+        with live(second.app) as other:
+            try:
+                yield first, second, f"http://127.0.0.1:{other}"
+            finally:
+                second.streams.drain()
+                first.streams.drain()
+
+
+def test_a_drain_ends_a_relayed_stream_behind_a_whole_record():
+    log = MemoryLog()
+    with two_gateways(log) as (first, second, url):
+        tap = Tap(url, group="g", since="earliest")
+        assert tap.session
+        log.say(0, "one", "two")
+        tap.wait(2)
+        started = time.monotonic()
+        second.streams.drain()
+        assert tap.until_end().texts() == ["one", "two"]  # a clean end: no line is half
+        assert time.monotonic() - started < 1.5
+        eventually(lambda: first.streams.counts.open == 0, "the other gateway gives it up")
+
+
+def test_a_drain_in_full_flow_ends_behind_a_whole_record():
+    log = MemoryLog()
+    with two_gateways(log) as (_, second, url):
+        for number in range(300):
+            log.say(number % 4, *["x" * 20_000] * 4)  # 24 MB
+        tap = Tap(url, group="g", since="earliest")
+        tap.wait(10)
+        second.streams.drain()
+        tap.until_end()
+        assert 10 <= len(tap.events()) < 1_200
+        assert all(json.loads(line) for line in tap.lines)
+
+
+def test_a_relayed_client_that_takes_nothing_is_cut_in_a_drain(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("topics.http_stream.STREAM_DRAIN_S", 0.3)
+    log = MemoryLog()
+    with two_gateways(log) as (first, second, url):
+        for number in range(400):
+            log.say(number % 4, "x" * 60_000)
+        tap = Tap(url, reading=False, group="g", since="earliest")
+        time.sleep(0.5)
+        second.streams.drain()
+        eventually(lambda: first.streams.counts.open == 0, "it is given up", 3)
+        tap.cut()
+
+
+def test_a_relayed_answer_with_an_end_is_whole_in_a_drain():
+    log = MemoryLog()
+    with two_gateways(log) as (_, second, url):
+        second.streams.drain()
+        log.commit("g", {0: 0})
+        answer = httpx.get(f"{url}/v1/admin/groups/g", trust_env=False)
+        assert answer.json()["group"] == "g"
+
+
+def test_a_relayed_stream_is_compressed_by_the_gateway_that_the_client_asked():
+    log = MemoryLog()
+    log.say(0, "squeezed")
+    log.now_ms += 60_000
+    headers = {"accept-encoding": "gzip"}
+    with (
+        two_gateways(log) as (_, _, url),
+        httpx.stream(
+            "GET", f"{url}/v1/firehose?group=g&since=earliest&until=5s",
+            trust_env=False, headers=headers,
+        ) as answer,
+    ):  # fmt: skip
+        assert answer.headers["content-encoding"] == "gzip"
+        state = zlib.decompressobj(31)
+        text = b"".join(map(state.decompress, answer.iter_raw()))
+    assert b"squeezed" in text and b'"cause":"until"' in text
+    assert state.eof
+
+
+def test_a_drain_ends_a_dashboards_stream_that_comes_from_a_cell():
+    server, _, _ = make_cell("c0")
+    ended = threading.Event()
+    with live(server.app) as port:
+        world = Deployment()
+        locate = lambda name: f"http://127.0.0.1:{port}"  # noqa: E731
+        gateway = Gateway(
+            Guard("127.0.0.1"), world.publisher, world.ids, world._load_homes,
+            CellProxy(locate), world.streams,
+        )  # fmt: skip
+
+        def read(client: socket.socket, found: list[bytes]) -> None:
+            while piece := client.recv(65_536):
+                found.append(piece)
+                if piece.endswith(b"0\r\n\r\n"):  # the last chunk
+                    break
+            ended.set()
+
+        with live(gateway.app) as other, socket.create_connection(("127.0.0.1", other)) as client:
+            client.sendall(b"GET /v1/users/2/dashboard/stream HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+            found: list[bytes] = []
+            thread = threading.Thread(target=read, args=(client, found), daemon=True)
+            thread.start()
+            eventually(lambda: b"hello" in b"".join(found), "hello")
+            world.streams.drain()
+            assert ended.wait(1.5)
+            assert b"".join(found).endswith(b"\n\n\r\n0\r\n\r\n")
+        server._reason = lambda: "draining"
+
+
+def test_a_stream_that_the_other_process_breaks_off_never_looks_like_one_that_has_ended():
+    async def breaks(reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n")
+        writer.write(b'transfer-encoding: chunked\r\n\r\n5\r\n{"a"\n\r\n')
+        await writer.drain()
+        writer.transport.abort()
+
+    async def scenario() -> None:
+        server = await asyncio.start_server(breaks, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        log = MemoryLog()
+        world = Deployment(
+            log=log, streams=Streams(log, log.clock, Elsewhere(f"http://127.0.0.1:{port}"))
+        )
+        with live(world.app) as here:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                with pytest.raises(httpx.RemoteProtocolError):
+                    await client.get(f"http://127.0.0.1:{here}/v1/firehose?group=g")
+        server.close()
+
+    asyncio.run(scenario())
