@@ -173,13 +173,14 @@ def main(
     results: Annotated[
         Path, typer.Option(help="Folder of result files.", show_default="bench/results")
     ] = report.RESULTS,
+    json_wanted: Annotated[bool, typer.Option("--json", help="The result on stdout.")] = False,
     keep_tables: Annotated[bool, typer.Option("--keep-tables", help="Leave them.")] = False,
 ) -> None:
     """Catching up on HBase: inbox writes per second by the bulk path, checked against an oracle.
 
     \b
     Example:
-      firecell stack up && python -m bench.bulk --stack data/stack
+      firecell stack up && firecell bench bulk --stack data/stack
     """
     talk = Talk()
     workload = Workload.power_law(
@@ -194,6 +195,8 @@ def main(
     shown = {key: value for key, value in document.items() if key not in hidden}
     report.show("bulk", shown, talk.console)
     talk.say(f"written to {path}")
+    if json_wanted:
+        sys.stdout.write(path.read_text(encoding="utf-8"))
     raise typer.Exit(0 if document["ok"] else 1)
 
 

@@ -9,6 +9,9 @@ says that nothing was measured. One thread.
 | `fanout*` | bench.fanout: writes/s, latency, memory, where the time goes, the oracle's verdict |
 | `reads*` | bench.reads: pages/s and latency of each kind of page, idle and beside fan-out |
 | `compare*` | bench.compare: inbox writes/s of each path, its ratios, processor seconds |
+| `stream*` | bench.stream: events/s out, idle consumers, latency, a rewind's plan |
+| `bulk*` | bench.bulk: inbox writes/s into HBase by adopted runs, processor seconds, merges |
+| `replay*` | bench.replay: posts/s replayed against live, and what it costs live work |
 | others | one row that names the file |
 """
 
@@ -219,11 +222,36 @@ def _stream(document: Document) -> Iterator[Row]:
     yield f"a rewind over {rewind['events']:,} events, planned", f"{rewind['plan_seconds']:.2f} s"
 
 
+def _bulk(document: Document) -> Iterator[Row]:
+    yield from _fanout(document)
+    used = ", ".join(f"{n} {s:,.0f}" for n, s in document["processor_seconds"].items())
+    yield "CPU seconds of each process", used
+    merged = document["merged_meanwhile"]
+    yield (
+        "merges by HBase meanwhile",
+        f"{merged['compactions']}, {merged['written_bytes'] / 2**20:,.0f} MiB written",
+    )
+
+
+def _replay(document: Document) -> Iterator[Row]:
+    live, alone = document["posts_per_second"], document["replay_posts_per_second"]
+    yield "posts/s fanned out live", f"{live:,.0f}"
+    yield "posts/s replayed into the idle cell", f"**{alone:,.0f}**, {alone / live:.0%} of live"
+    yield "publish to inbox at half of that load, p99", f"{document['live_p99_ms']:,.0f} ms"
+    yield (
+        "the same beside a replay",
+        f"{document['beside_p99_ms']:,.0f} ms, {document['p99_beside_of_live']:.1f} times;"
+        f" {document['beside_replay_posts_per_second']:,.0f} posts/s replayed",
+    )
+
+
 _ROWS: Sequence[tuple[str, Callable[[Document], Iterator[Row]]]] = (
     ("fanout", _fanout),
     ("reads", _reads),
     ("stream", _stream),
     ("compare", _compare),
+    ("bulk", _bulk),
+    ("replay", _replay),
 )
 
 # --- the command line -----------------------------------------------------------------------------

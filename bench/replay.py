@@ -11,6 +11,7 @@ The cell is `firecell cell`, unmodified, asked over its HTTP. Numbers are its ow
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -135,8 +136,14 @@ def main(
     results: Annotated[
         Path, typer.Option(help="Folder of result files.", show_default="bench/results")
     ] = report.RESULTS,
+    json_wanted: Annotated[bool, typer.Option("--json", help="The result on stdout.")] = False,
 ) -> None:
-    """Replay: its rate alone against live fan-out, and what it costs live work."""
+    """Replay: its rate alone against live fan-out, and what it costs live work.
+
+    \b
+    Example:
+      firecell bench replay
+    """
     talk = Talk()
     workload = Workload.power_law(
         seed, readers=readers, edges=edges, authors=authors, largest=largest
@@ -149,9 +156,12 @@ def main(
         keep=keep.absolute(),
     )
     document = run(workload, options, talk)
+    document["command"] = " ".join(["python -m bench.replay", *sys.argv[1:]])
     path = report.write_result(f"replay-power-law-{edges}", document, results)
     report.show("replay", {k: v for k, v in document.items() if k != "workload"}, talk.console)
     talk.say(f"written to {path}")
+    if json_wanted:
+        sys.stdout.write(path.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import typer
 from engine.errors import NotFound
 from ops.demo import become
 
-_NAMES = ("fanout", "reads", "stream", "compare")
+_NAMES = ("fanout", "reads", "stream", "replay", "bulk", "compare")
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

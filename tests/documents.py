@@ -28,7 +28,8 @@ DOCUMENTS = tuple(
     path.relative_to(ROOT).as_posix()
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 )
-BENCHES = ("demo", "bench fanout", "bench reads", "bench compare")  # programs of their own
+_NAMES = ("fanout", "reads", "stream", "replay", "bulk", "compare")
+BENCHES = ("demo", *(f"bench {name}" for name in _NAMES))  # programs of their own
 _SHARED_BY = 4  # an option that so many commands have is told once
 _TYPES = {"integer": "N", "integer range": "N", "float": "X", "path": "FILE"}
 _PYTHON_TYPES = {int: "N", float: "X", Path: "FILE"}  # where typer no longer stands on click
