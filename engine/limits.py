@@ -321,6 +321,7 @@ STREAM_AWAY_READ_S = 15.0  # and no more of them are tried in one read: each cos
 STREAM_READERS = 2  # threads that read and encode
 STREAM_LOOK_S = 0.005  # how often the one watcher looks at the ends that others move
 STREAM_LOOK_REST = 10  # and it rests this many times longer than a look takes
+STREAM_LOOK_REST_S = 1.0  # but no longer: after a look that hung, streams would sleep for minutes
 STREAM_HEARTBEAT_S = 15.0
 STREAM_DRAIN_S = 2.0  # a client that takes nothing is cut off so long after the drain began
 STREAM_UNTIL_MARGIN_MS = 1_000  # an append that took its time before `until` has ended by then

@@ -28,6 +28,7 @@ from engine.limits import (
     STREAM_CACHE_BYTES,
     STREAM_FILTER_BYTES,
     STREAM_LOOK_REST,
+    STREAM_LOOK_REST_S,
     STREAM_LOOK_S,
     STREAM_PAGE_BYTES,
     STREAM_PAGE_RECORDS,
@@ -275,11 +276,12 @@ class Ends:
         while not stop.is_set():
             started = time.perf_counter()
             nudged.clear()  # before the look: what is appended after it nudges again
+            failed = False
             try:
                 found = self._firehose.end_offsets()
                 trouble = ""
             except FirecellError as error:
-                found = seen
+                found, failed = seen, True
                 if not trouble:
                     _log.warning("the ends of the firehose can't be read: %s", error.message)
                 trouble = error.message
@@ -290,7 +292,8 @@ class Ends:
                     loop.call_soon_threadsafe(self._set, found)
                 except RuntimeError:  # the loop has closed
                     return
-            took_s = time.perf_counter() - started
+            # A failed look took the time-out of a broker that may be back now: no rest after it.
+            took_s = 0.0 if failed else time.perf_counter() - started
             # Ends that move without end wake everybody every STREAM_LOOK_S, not at every commit.
-            stop.wait(max(took_s, STREAM_LOOK_S if moved else 0.0))
-            nudged.wait(max(STREAM_LOOK_S, STREAM_LOOK_REST * took_s))
+            stop.wait(max(min(took_s, STREAM_LOOK_REST_S), STREAM_LOOK_S if moved else 0.0))
+            nudged.wait(max(STREAM_LOOK_S, min(STREAM_LOOK_REST * took_s, STREAM_LOOK_REST_S)))

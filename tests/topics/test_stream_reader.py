@@ -171,6 +171,7 @@ def test_what_this_process_appends_goes_out_without_waiting_for_the_next_look(
     """The next look was up to 5 ms away, and ten times longer when looks were slow."""
     monkeypatch.setattr("topics.stream_reader.STREAM_LOOK_S", 0.5)
     monkeypatch.setattr("topics.stream_reader.STREAM_LOOK_REST", 10**6)
+    monkeypatch.setattr("topics.stream_reader.STREAM_LOOK_REST_S", 1_000.0)
     log = MemoryLog()
 
     async def said(ends: Ends, wake: asyncio.Event) -> float:
@@ -192,3 +193,49 @@ def test_what_this_process_appends_goes_out_without_waiting_for_the_next_look(
     first, *then = asyncio.run(scenario())
     assert first < 0.3
     assert all(0.3 < later < 2 for later in then)  # wakes are not more frequent than looks were
+
+
+class SlowEnds(MemoryLog):
+    """A log whose second look at the ends takes `took_s`, and fails if it is to."""
+
+    def __init__(self, took_s: float, *, fails: bool) -> None:
+        super().__init__()
+        self.took_s = took_s
+        self.fails = fails
+        self.looks: list[tuple[float, float]] = []  # began, ended
+
+    def end_offsets(self) -> list[int]:
+        """As the port says."""
+        began = time.monotonic()
+        second = len(self.looks) == 1
+        if second:
+            time.sleep(self.took_s)
+        self.looks.append((began, time.monotonic()))
+        if second and self.fails:
+            raise Unavailable("no broker")
+        return super().end_offsets()
+
+
+def rest_after(log: SlowEnds) -> float:
+    """Seconds between the slow look and the next."""
+
+    async def scenario() -> None:
+        ends, wake = Ends(log), asyncio.Event()
+        with ends.waking(wake):
+            async with asyncio.timeout(10):
+                while len(log.looks) < 3:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+    return log.looks[2][0] - log.looks[1][1]
+
+
+def test_a_look_that_hung_and_failed_is_followed_by_the_next_at_once():
+    """After a broker's absence, with looks of 10 s until the time-out, streams slept for 110 s."""
+    assert rest_after(SlowEnds(0.5, fails=True)) < 0.4  # it was 5.5
+
+
+def test_the_rest_after_a_slow_look_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("topics.stream_reader.STREAM_LOOK_REST_S", 0.2)
+    rest_s = rest_after(SlowEnds(0.4, fails=False))
+    assert 0.2 <= rest_s < 1.5  # it was 4; and a slow log is not asked all the time
