@@ -107,6 +107,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread = b""
         super().connection_lost(exc)
 
+    def eof_received(self) -> None:
+        """A client that has no more to say. It gets what was written; a stream, which would write
+        on for as long as that is not taken, ends."""
+        super().eof_received()
+        cycle = self.cycle
+        if self._parks and cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.transport.close()
+        self._watch_rest()
+
     def data_received(self, data: bytes) -> None:
         """Parse it piece by piece, and no more of it while too many requests are in line."""
         if self._known_end and data.endswith(self._known_end) and self._answer_known(data):

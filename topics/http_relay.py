@@ -4,7 +4,9 @@ The gateway's way to its cells (topics/http_client.py) takes whole answers; this
 on as it comes, and reads no faster than the client takes: at most STREAM_RELAY_BYTES are held. One
 connection per request; what breaks on the way breaks the client's connection too, so that a cut
 stream never looks like one that has ended. A stream ends with this process's drain, behind a whole
-record: so it comes here plain, and is compressed here. Lives on one event loop.
+record: so it comes here plain, and is compressed here. What the other process has sent until then
+may count as taken there, so it is passed on first: the other one is told that nobody asks any
+more, and closes behind its last bytes. Lives on one event loop.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class _Answer:
         self.headers: dict[str, str] = {}
         self.body: list[bytes] = []
         self.begun = self.whole = False
+        self.broken = False  # the connection, or the sense of what came
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header."""
@@ -134,9 +137,11 @@ class Relayed(Response):
         self._left(self)
 
     def end(self) -> None:
-        """End an answer without an end, behind its next whole record."""
-        if self._record_end:
+        """End an answer without an end, behind the last whole record of what is on its way."""
+        if self._record_end and not self._ending.is_set():
             self._ending.set()
+            if not self._writer.is_closing():
+                self._writer.write_eof()
 
     def cut(self) -> None:
         """End it now, if it was to end."""
@@ -144,29 +149,32 @@ class Relayed(Response):
             self._cut.set()
 
     async def _pass_on(self, send: Send) -> bool:
-        """Whether the answer came to its end, or to that of a record in a drain."""
+        """Whether the answer came to its end, or in a drain to that of its last whole record."""
         ending: asyncio.Future[Any] = asyncio.ensure_future(self._ending.wait())
         feeding: asyncio.Future[Any] | None = None
-        between = True  # no record has begun and not ended
+        held = b""  # in a drain: of a record that has not ended
+        closed = False
         try:
             while True:
-                body = self._answer.taken()
-                if ending.done():
-                    body, between = self._whole_records(body, between)
-                elif body and self._record_end:
-                    between = self._ends_whole(body)
+                body, held = held + self._answer.taken(), b""
+                if ending.done() and not self._answer.whole:
+                    body, held = self._whole_records(body)
                 if body:
+                    self._tail = (self._tail + body)[-max(len(self._record_end), 1) :]
                     piece = self._gzip.add(body) if self._gzip is not None else body
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                if self._answer.whole or (ending.done() and between):
+                if self._answer.whole or (closed and self._between()):
                     rest = self._gzip.end() if self._gzip is not None else b""
                     await send({"type": "http.response.body", "body": rest})
                     return True
+                if closed:
+                    return False
                 feeding = feeding or asyncio.ensure_future(_feed(self._answer, self._reader))
                 among = {feeding} if ending.done() else {feeding, ending}
                 await asyncio.wait(among, return_when=asyncio.FIRST_COMPLETED)
                 if feeding.done():
-                    if not feeding.result():
+                    closed = not feeding.result()
+                    if closed and (self._answer.broken or not ending.done()):
                         return False
                     feeding = None
         finally:
@@ -174,19 +182,18 @@ class Relayed(Response):
             if feeding is not None:
                 feeding.cancel()
 
-    def _ends_whole(self, body: bytes) -> bool:
-        """Whether a record ends where `body` does."""
-        self._tail = (self._tail + body)[-len(self._record_end) :]
-        return self._tail == self._record_end
+    def _between(self) -> bool:
+        """Whether no record has begun and not ended of what was passed on."""
+        return self._tail in (b"", self._record_end)
 
-    def _whole_records(self, body: bytes, between: bool) -> tuple[bytes, bool]:
-        """Of `body` what ends a record, if anything does; whether it did."""
-        if between:
-            return b"", True
-        at = (self._tail + body).rfind(self._record_end)
-        if at < 0:
-            return body, self._ends_whole(body)
-        return body[: at + len(self._record_end) - len(self._tail)], True
+    def _whole_records(self, body: bytes) -> tuple[bytes, bytes]:
+        """(`body` up to the last end of a record, what is behind it); all of it when it is too
+        much to hold."""
+        if len(body) > STREAM_RELAY_BYTES:
+            return body, b""
+        found = (self._tail + body).rfind(self._record_end)
+        at = max(found + len(self._record_end) - len(self._tail), 0) if found >= 0 else 0
+        return body[:at], body[at:]
 
 
 class Relays:
@@ -232,6 +239,7 @@ async def _feed(answer: _Answer, reader: asyncio.StreamReader) -> bool:
         data = await reader.read(STREAM_RELAY_BYTES // 2)
         answer.parser.feed_data(data)
     except (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade):
+        answer.broken = True
         return False
     return bool(data)
 

@@ -80,6 +80,90 @@ def test_a_drain_in_full_flow_ends_behind_a_whole_record():
         assert all(json.loads(line) for line in tap.lines)
 
 
+def test_what_the_coordinator_has_counted_as_taken_is_passed_on_in_a_drain():
+    """Both gateways got TERM: what the first had sent and acknowledged, the second threw away, and
+    the client saw a clean end."""
+    log = MemoryLog()
+    with two_gateways(log) as (first, second, url):
+        for number in range(60):
+            log.say(number % 4, "x" * 60_000)  # 3.6 MB: the kernels hold what the client leaves
+        tap = Tap(url, reading=False, group="g", since="earliest")
+        eventually(lambda: first.streams.counts.events == 60, "it is sent")
+        first.streams.drain()
+        eventually(lambda: first.streams.counts.open == 0, "the kernel has taken it")
+        second.streams.drain()
+        tap._thread.start()
+        tap.until_end()
+        assert len(tap.events()) == 60
+        eventually(lambda: sum(log.kept.get("g", {}).values()) == 60, "a clean end acknowledges")
+
+
+class Owner:
+    """Another process with one stream: `first`, and `then` once it is told that nobody asks any
+    more; it closes without a last chunk, as one that was given up does."""
+
+    def __init__(self, first: bytes, then: bytes, kind: str = "application/x-ndjson") -> None:
+        self._pieces = [first, then]
+        self._kind = kind
+
+    async def _answer(self, reader: Any, writer: Any) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {self._kind}\r\n".encode())
+        writer.write(b"transfer-encoding: chunked\r\n\r\n")
+        for piece in self._pieces:
+            if piece:
+                writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await writer.drain()
+            await reader.read()  # until the end of the other side
+        writer.close()
+
+    async def drained(self) -> bytes:
+        """What a client sees of it when the gateway between them drains. An httpx error when it
+        was cut."""
+        server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        log = MemoryLog()
+        elsewhere = Elsewhere(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        world = Deployment(log=log, streams=Streams(log, log.clock, elsewhere))
+        found = b""
+        with live(world.app) as here:
+            url = f"http://127.0.0.1:{here}/v1/firehose?group=g"
+            async with (
+                server,
+                asyncio.timeout(10),
+                httpx.AsyncClient(trust_env=False, timeout=10) as client,
+                client.stream("GET", url, headers={"accept-encoding": "identity"}) as answer,
+            ):
+                async for piece in answer.aiter_raw():
+                    found += piece
+                    world.streams.drain()
+        return found
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "seen"),
+    [
+        (b"1\n", b"2\n3\n", b"1\n2\n3\n"),
+        (b"1\n", b"2\n3\n4", b"1\n2\n3\n"),  # the other process was cut within a record
+        (b"1\n2", b"2\n3", b"1\n22\n"),
+        (b"1\n", b"", b"1\n"),
+    ],
+)
+def test_a_drain_passes_on_what_comes_until_the_other_process_closes(
+    first: bytes, then: bytes, seen: bytes
+):
+    assert asyncio.run(Owner(first, then).drained()) == seen
+
+
+def test_a_drain_passes_on_whole_server_sent_events():
+    owner = Owner(b"data: 1\n\ndata: 2\n", b"\ndata: 3\n\ndata: 4\n", "text/event-stream")
+    assert asyncio.run(owner.drained()) == b"data: 1\n\ndata: 2\n\ndata: 3\n\n"
+
+
+def test_a_record_that_never_ends_is_no_clean_end_of_a_drain():
+    with pytest.raises(httpx.RemoteProtocolError):
+        asyncio.run(Owner(b"1\n2", b"").drained())
+
+
 def test_a_relayed_client_that_takes_nothing_is_cut_in_a_drain(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("topics.http_stream.STREAM_DRAIN_S", 0.3)
     log = MemoryLog()
