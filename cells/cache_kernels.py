@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import carray, njit, types
 
-from cells.kernel_parts import big_endian, copy_bytes, mix, pointer
+from cells.kernel_parts import address_of, big_endian, copy_bytes, mix, pointer
 
 U8s = npt.NDArray[np.uint8]
 U64s = npt.NDArray[np.uint64]
@@ -146,7 +146,7 @@ def put(head: I64s, keys: U8s, offsets: I64s, lengths: I64s, fragments: U8s) -> 
         words = HEADER_WORDS + (length + 7) // 8
         if words > head[ARENA_WORDS] or length >= 1 << LENGTH_BITS:
             continue
-        key = keys.ctypes.data + KEY_BYTES * index
+        key = address_of(keys) + KEY_BYTES * index
         post, author = ~big_endian(key), big_endian(key + 8)
         if _find(_slots(head), head[MASK], post, author) >= 0:
             continue
@@ -157,7 +157,7 @@ def put(head: I64s, keys: U8s, offsets: I64s, lengths: I64s, fragments: U8s) -> 
         arena = carray(pointer(head[ARENA]), (head[ARENA_WORDS],), np.uint64)
         arena[at], arena[at + 1], arena[at + 2] = post, author, np.uint64(words)
         begin = 8 * (at + HEADER_WORDS)
-        copy_bytes(head[ARENA] + begin, fragments.ctypes.data + place, length)
+        copy_bytes(head[ARENA] + begin, address_of(fragments) + place, length)
         slots = _slots(head)
         slot = -1 - _find(slots, head[MASK], post, author)
         slots[slot, 0], slots[slot, 1] = post, author
@@ -172,7 +172,7 @@ def put(head: I64s, keys: U8s, offsets: I64s, lengths: I64s, fragments: U8s) -> 
 def forget(head: I64s, keys: U8s) -> None:
     """Forget posts, by joined keys of 16 bytes."""
     for at in range(0, len(keys), KEY_BYTES):
-        key = keys.ctypes.data + at
+        key = address_of(keys) + at
         slot = _find(_slots(head), head[MASK], ~big_endian(key), big_endian(key + 8))
         if slot >= 0:
             _free(head, slot)
@@ -188,7 +188,7 @@ def find(head: I64s, keys: U8s) -> Any:
     places = np.empty(count, dtype=np.int64)
     size = 0
     for index in range(count):
-        key = keys.ctypes.data + KEY_BYTES * index
+        key = address_of(keys) + KEY_BYTES * index
         slot = _find(slots, head[MASK], ~big_endian(key), big_endian(key + 8))
         found[2 * index], found[2 * index + 1] = -1, 0
         if slot >= 0:
@@ -197,7 +197,7 @@ def find(head: I64s, keys: U8s) -> Any:
             places[index] = np.int64(slots[slot, 3] >> _SHIFT)
             size += found[2 * index + 1]
     fragments = np.empty(size, dtype=np.uint8)
-    at = fragments.ctypes.data
+    at = address_of(fragments)
     for index in range(count):
         if found[2 * index] >= 0:
             copy_bytes(at, head[ARENA] + places[index], found[2 * index + 1])
@@ -243,7 +243,7 @@ def compose(head: I64s, keys: U8s, starts: I64s, limit: int, marker: int) -> Any
     for index in range(count):
         if starts[index] < 0:
             continue
-        key = keys.ctypes.data + INBOX_KEY_BYTES * index
+        key = address_of(keys) + INBOX_KEY_BYTES * index
         post = ~big_endian(key + 8)
         slot = _find(slots, mask, post, big_endian(key + 16))
         if slot < 0 or starts[index] >= np.int64(slots[slot, 2]):
@@ -257,7 +257,7 @@ def compose(head: I64s, keys: U8s, starts: I64s, limit: int, marker: int) -> Any
     at: Any = 0
     for index in range(taken):
         length = np.int64(places[index] & _LENGTH)
-        copy_bytes(page.ctypes.data + at, head[ARENA] + np.int64(places[index] >> _SHIFT), length)
+        copy_bytes(address_of(page) + at, head[ARENA] + np.int64(places[index] >> _SHIFT), length)
         at += length
         start, stop = (0, _SEEN) if seen[index] else (_SEEN, _SEEN + _UNSEEN)
         for byte in range(start, stop - (index + 1 == taken)):

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import carray, njit, types
 
-from cells.kernel_parts import big_endian, mix, pointer
+from cells.kernel_parts import address_of, big_endian, mix, pointer
 
 U8s = npt.NDArray[np.uint8]
 U64s = npt.NDArray[np.uint64]
@@ -299,7 +299,7 @@ def intervals(head: I64s, table: I64s, reader: int, raw: U8s, first: int, step: 
     index = _find_user(head, reader)
     partitions = np.uint64(len(table))
     for at in range(count):
-        author = big_endian(raw.ctypes.data + first + step * at)
+        author = big_endian(address_of(raw) + first + step * at)
         if author == reader:
             starts[at] = 0
             continue

@@ -54,3 +54,9 @@ def copy_bytes(_typing: Any, to: Any, source: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(types.int64, types.int64, types.int64), build
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def address_of(array: Any) -> Any:
+    """Where an array's data begins, i64: numba's own is unsigned, and u64 + i64 are a float."""
+    return np.int64(array.ctypes.data)

@@ -122,7 +122,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Parse it piece by piece, and no more of it while too many requests are in line."""
         if self._known_end and data.endswith(self._known_end) and self._answer_known(data):
             return
-        self._piece = data
+        # known can only become what the parser meets from its first byte on, between two requests
+        begins = self._head_open and not self._in_head and not (self._head_bytes or self._unread)
+        self._piece = data if begins else b""
         self._may_be_quick = self._quick is not None
         self._unread += data
         if not self.flow.held:
@@ -247,6 +249,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if (
             target is None
             or not self._head_open  # a body is on its way, whatever it looks like
+            or self._in_head
             or self._head_bytes
             or self._unread
             or self.flow.held

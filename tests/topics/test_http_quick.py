@@ -194,6 +194,24 @@ def test_a_body_that_looks_like_a_known_request_is_a_body(wire):
     assert b'"reader": "4"' in wire.ask(page_of(4))
 
 
+def test_a_known_request_inside_of_another_head_is_a_header(wire):
+    """Regression: a head that began behind another request in one piece was jumped over."""
+    wire.ask(page_of(2))
+    begun = b"GET /v1/users/4/dashboard HTTP/1.1\r\nX: "
+    received = wire.ask(page_of(3) + begun, page_of(5), answers=2)
+    assert re.findall(rb'"reader": "(\d)"', received) == [b"3", b"4"]
+    assert b'"reader": "6"' in wire.ask(page_of(6))
+
+
+def test_only_a_piece_that_the_parser_met_between_requests_makes_known(wire):
+    """Regression: the end of a head that had begun before taught another end than was parsed."""
+    wire.ask(b"GET /v1/users/2/dashboard HTTP/1.1\r\nX: ", page_of(2))
+    wire.ask(page_of(3))
+    assert wire.parsed == 3
+    wire.ask(page_of(4))
+    assert wire.parsed == 3
+
+
 def test_known_requests_in_one_piece_and_in_halves(wire):
     wire.ask(page_of(2))
     received = wire.ask(page_of(3) + page_of(4) + page_of(5), answers=3)
