@@ -13,17 +13,17 @@ import typer
 
 from engine.errors import BadInput, NotFound, Precondition
 from engine.limits import VERIFY_PROGRESS_S
-from engine.ports import AuthorInterval, Log, Store
 from ops.cell_jobs import CellName, CellUrl, cell_named, follow, reach
 from ops.options import Config, Json, emit, say, settings_of
 from ops.snapshot import refuse_running, whose
 from topics.locks import FileLock
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numpy, behind these, is for those who verify
     from cells.settings import Settings
     from cells.snapshot import Whose
+    from engine.ports import AuthorInterval, Log, Store
 
-_Store = tuple[Store, list[AuthorInterval]]
+    _Store = tuple[Store, list[AuthorInterval]]
 
 
 def register(app: typer.Typer) -> None:
