@@ -14,10 +14,7 @@ Steps 1, 2 and 4 are a *target*'s: `FolderTarget` here, cells/hbase_restore.py f
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -35,7 +32,7 @@ from cells.snapshot_files import (
     check_files,
     copy_part,
 )
-from engine.errors import Corruption, Precondition, Unavailable
+from engine.errors import Corruption, Precondition
 from engine.homing import HomeRange
 from engine.ports import Log
 from engine.times import format_ms
@@ -48,17 +45,6 @@ REPLAYS, REBUILD = "replays", "rebuild.json"  # they speak of the state that goe
 
 Crash = Callable[[str], None]
 _log = logging.getLogger("firecell.restore")
-_WALK = """
-import sys
-from pathlib import Path
-from cells.markers import EmbeddedMarkers
-from engine.errors import Corruption
-try:
-    for _ in EmbeddedMarkers.open(Path(sys.argv[1])).all():
-        pass
-except Corruption as error:
-    sys.exit(error.exit_code)
-"""
 
 
 def no_crash(point: str) -> None:
@@ -238,7 +224,7 @@ class FolderTarget:
 
     def clear(self, crash: Crash) -> None:
         """See `Target`."""
-        for part in (*_SWAPPED, REPLAYS):
+        for part in (*_SWAPPED, REPLAYS, REBUILD):
             self._move_aside(part)
             crash("moved")
 
@@ -278,7 +264,7 @@ def _add_markers(folder: Path, snapshot: Path, crash: Crash) -> None:
 
 def _added(here: Path, snapshot: Path) -> bool:
     """Whether the markers that are there could take in the snapshot's."""
-    if not _whole(here):
+    if not EmbeddedMarkers.whole(here):
         _log.warning("the markers in %s are damaged, and put aside", here)
         return False
     opened = EmbeddedMarkers.open
@@ -291,25 +277,6 @@ def _added(here: Path, snapshot: Path) -> bool:
         for owner in owners:
             mine.begin(owner)
     return True
-
-
-def _whole(markers: Path) -> bool:
-    """Whether markers can be read to their end, before any is written: a damaged page would
-    otherwise be found by its reader. In a process of its own, as LMDB aborts the one in which it
-    meets some kinds of damage. Unavailable when nobody can tell."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", _WALK, str(markers)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode not in (0, Corruption.exit_code) and done.returncode > 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise Unavailable(f"could not read the markers in {markers}: {' '.join(words)}; try again")
-    return done.returncode == 0
 
 
 def remove(path: Path) -> None:

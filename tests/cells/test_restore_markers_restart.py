@@ -13,6 +13,7 @@ from bench.churn import START_MS, churn
 from cells import snapshot, snapshot_restore
 from cells.markers import EmbeddedMarkers
 from cells.snapshot import Whose
+from cells.snapshot_restore import FolderTarget
 from tests.cells.test_verify_replay import apply_all
 from tests.worlds import World
 
@@ -54,7 +55,7 @@ def restore(world: World, cut_at: str = "never") -> bool:
     whose: Whose = world.whose  # type: ignore[attr-defined]
     folder = world.settings.cells["c1"].folder
     first = snapshot.named(place_of(world), "first")
-    plan = snapshot_restore.plan(first, whose, folder, world.log)
+    plan = snapshot_restore.plan(first, whose, FolderTarget(folder), world.log)
     try:
         snapshot_restore.execute(plan, world.log, crash=crash)
     except Cut:
