@@ -44,11 +44,16 @@ _SWAPPED = (STORE, DECISIONS, GRAPH)
 REPLAYS, REBUILD = "replays", "rebuild.json"  # they speak of the state that goes
 
 Crash = Callable[[str], None]
+Refuse = Callable[[], None]  # Precondition when somebody runs the cell
 _log = logging.getLogger("firecell.restore")
 
 
 def no_crash(point: str) -> None:
     """What production passes; crash points are for tests."""
+
+
+def nobody_runs() -> None:
+    """For who holds all that can run: an embedded cell's lock."""
 
 
 def own_cell(folder: Path, cell: str, wait_s: float) -> FileLock:
@@ -156,26 +161,48 @@ def execute(
     log: Log,
     *,
     accept_loss: bool = False,
+    refuse: Refuse = nobody_runs,
     tell: Tell = lambda done, total: None,
     crash: Crash = no_crash,
 ) -> None:
-    """Steps 1-4; the caller holds the cell's lock. Precondition with the plan's problems;
-    Corruption when a file of the snapshot is damaged: then nothing has changed."""
+    """Check, then steps 1-4; the caller holds the cell's lock. Raises what both raise."""
+    check(planned, accept_loss=accept_loss, tell=tell)
+    crash("checked")
+    put_in(planned, log, refuse=refuse, crash=crash)
+
+
+def check(planned: Plan, *, accept_loss: bool, tell: Tell) -> None:
+    """Read all of the snapshot; nothing changes. Precondition with the plan's problems; Corruption
+    when a file of the snapshot is damaged."""
     problems = list(planned.problems)
     if planned.loss and not accept_loss:
         problems.append(planned.loss)
     if problems:
         raise Precondition(f"snapshot {planned.snapshot.name}: {'; '.join(problems)}")
-    source, target = planned.snapshot.folder, planned.target
+    source = planned.snapshot.folder
     check_files(source, planned.manifest, tell)
-    target.check(source)
-    crash("checked")
+    planned.target.check(source)
+
+
+def put_in(
+    planned: Plan,
+    log: Log,
+    *,
+    refuse: Refuse,
+    fill: Callable[[], None] = lambda: None,
+    crash: Crash,
+) -> None:
+    """Steps 1-4 of a plan that `check` has passed; `fill` before the last. `refuse` is asked once
+    more behind the note: who starts later finds that. Corruption is the cell's, then."""
+    target = planned.target
     target.begin(planned.snapshot.name)
     crash("noted")
-    target.put(source, crash)
+    refuse()
+    target.put(planned.snapshot.folder, crash)
     crash("swapped")
     group = f"cell.{planned.manifest.cell}"
     log.commit(group, dict(enumerate(planned.manifest.positions)))
+    fill()
     target.done()
 
 
