@@ -172,7 +172,7 @@ class FaustRunner(Progress):
         here by a rebalance is brought to its first record, `upto`, in the same way."""
         worker = self._worker
         try:
-            durable, _ = self._store.positions()
+            durable = self._refuse_older_store()
             for partition, end in (dict(enumerate(durable)) if upto is None else upto).items():
                 if durable[partition] < end:
                     continue  # a hole: the worker says so
@@ -186,15 +186,31 @@ class FaustRunner(Progress):
         except FirecellError as error:
             self.fail(error)
 
+    def _refuse_older_store(self) -> list[int]:
+        """The durable vector. Precondition when this process has applied more: what comes again
+        below that it would drop as seen, into a store that has not seen it (I8)."""
+        mine = list(self._worker.next_offsets)  # first: it only grows, and after the store
+        durable, _ = self._store.positions()
+        for partition, (at, applied) in enumerate(zip(durable, mine, strict=True)):
+            if at < applied:
+                raise Precondition(
+                    f"the store of cell {self.cell} is behind what this process has applied, {at}"
+                    f" and not {applied} in partition {partition}: it was restored or rebuilt"
+                    " meanwhile; start the process anew"
+                )
+        return durable
+
     # --- what the app asks for ---
 
     def prepare(self) -> None:
         """Step 1: the group's positions from the store's durable vector, before anybody joins.
 
         While the group has members (other workers, or a killed one whose session is not over),
-        Kafka takes none: then what is there must do. Precondition when it does not do.
+        Kafka takes none: then what is there must do. Precondition when it does not do, and when
+        the store was, or is being, restored.
         """
-        durable, _ = self._store.positions()
+        durable = self._refuse_older_store()
+        self._store.check_whole(self.cell)
         deadline = time.monotonic() + limits.FAUST_GROUP_WAIT_S
         while True:
             committed = self._log.committed(self.group)

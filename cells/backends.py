@@ -32,9 +32,10 @@ def open_store(
     home: HomeRange,
     helper: Path,
     create: bool = True,
+    restoring: bool = False,
 ) -> Store:
     """The store of a cell. `helper` is the argument file of the Java helper, which makes HBase's
-    tables when missing and `create`.
+    tables when missing and `create`. `restoring`: the caller is who restores it.
 
     Misconfigured (extra missing, another firehose or cell, tables missing), Precondition (in use),
     Unavailable, Corruption.
@@ -57,6 +58,7 @@ def open_store(
         cell=settings.name,
         home=home,
         create=create,
+        restoring=restoring,
         helper=command,
     )
     return store

@@ -24,6 +24,7 @@ from engine.ports import Decisions, Markers, Owned, Store
 from topics.urls import EmbeddedPlace
 
 VERSION = 1
+_ANOTHERS = "of another cell or firehose"
 MARKERS, DECISIONS = "markers", "decisions"
 _WITHOUT = {
     MARKERS: "what its readers have seen is in no other place",
@@ -73,7 +74,7 @@ def _check(
             raise _lost(own, what, "empty")
         owned.begin(owner)
     elif found != begun.get(what, owner):
-        raise _lost(own, what, f"of another cell or firehose, {found.decode(errors='replace')}")
+        raise _lost(own, what, f"{_ANOTHERS}, {found.decode(errors='replace')}")
     if what not in begun:
         store.note_begun(what, owner)
 
@@ -82,6 +83,8 @@ def _lost(own: CellSettings, what: str, how: str) -> Corruption:
     if isinstance(own.place, EmbeddedPlace):
         place = str(own.folder / what)
         again = f"`firecell snapshot restore` or `firecell rebuild --cell {own.name}`"
+        if what == MARKERS and how.startswith(_ANOTHERS):
+            again = "`firecell snapshot restore`: a rebuild from nothing keeps markers as they are"
     else:
         place = f"the table of {what} at {own.place.url}"
         again = "give the cell another name in the URL and let it begin anew"

@@ -22,6 +22,11 @@ class EmbeddedDecisions(SyncedDatabase):
     map_bytes = DECISIONS_MAP_BYTES
     readers_max = DECISIONS_READERS_MAX
 
+    @classmethod
+    def check(cls, key: bytes, value: bytes) -> None:
+        """Corruption when it is no decision."""
+        materialize.unpack(key, value)
+
     def intervals(self) -> list[AuthorInterval]:
         """All of them, by author and from_offset."""
         try:

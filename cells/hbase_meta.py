@@ -35,6 +35,12 @@ def check_meta(client: HBaseClient, wanted: rows.Meta) -> None:
             )
 
 
+def owner(client: HBaseClient) -> rows.Meta | None:
+    """Whose they are; None: not known yet."""
+    found = client.rows("meta", [_META_KEY])[0]
+    return rows.unpack_meta(found[b""]) if found else None
+
+
 def is_written(client: HBaseClient) -> bool:
     """Whether it is known whose they are."""
     return bool(client.rows("meta", [_META_KEY])[0])

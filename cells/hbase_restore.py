@@ -22,6 +22,7 @@ from cells.hbase_markers import HBaseMarkers
 from cells.markers import EmbeddedMarkers, add_all
 from cells.snapshot_files import GRAPH, MARKERS, STORE, copy_part
 from cells.snapshot_restore import REBUILD, REPLAYS, Crash, remove
+from engine.errors import Unavailable
 from topics.locks import sync_folder
 
 _STAYING = ("meta", "marker")
@@ -30,9 +31,10 @@ _STAYING = ("meta", "marker")
 class TableTarget:
     """The tables of a cell, and its folder here (`cells.snapshot_restore.Target`)."""
 
-    def __init__(self, folder: Path, client: HBaseClient, helper: Helper) -> None:
+    def __init__(self, folder: Path, client: HBaseClient, helper: Helper, meta: rows.Meta) -> None:
         """Use `TableTarget.open`."""
         self.folder = folder
+        self._meta = meta
         self._client = client
         self._helper = helper
         self._cell = client.address.cell
@@ -40,16 +42,14 @@ class TableTarget:
 
     @classmethod
     def open(cls, folder: Path, url: str, helper: Sequence[str], meta: rows.Meta) -> Self:
-        """The tables that `url` names. Those that stay are made when missing. Raises Misconfigured
-        (tables of another cell or firehose), Unavailable."""
+        """The tables that `url` names, as far as they are there; nothing is made for a plan. Raises
+        Misconfigured (tables of another cell or firehose), Unavailable."""
         client = HBaseClient(Address.parse(url))
-        target = cls(folder, client, Helper(helper))
+        target = cls(folder, client, Helper(helper), meta)
         try:
             there = client.probe()
-            missing = [name for name in _STAYING if client.table(name).decode() not in there]
-            if missing:
-                target._helper.create(target._cell, missing)
-            hbase_meta.check_meta(client, meta)
+            if client.table("meta").decode() in there and hbase_meta.is_written(client):
+                hbase_meta.check_meta(client, meta)
         except BaseException:
             target.close()
             raise
@@ -62,12 +62,20 @@ class TableTarget:
         return [name for name in names if name in there]
 
     def begin(self, snapshot: str) -> None:
-        """See `Target`."""
+        """See `Target`. The note is there before it is said whose tables these are: a cell that
+        starts in between finds it, and not that it has lost the others."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        there = self._client.probe()
+        missing = [name for name in _STAYING if self._client.table(name).decode() not in there]
+        if missing:
+            self._helper.create(self._cell, missing)
         if not hbase_meta.noted(self._client):
             names = [hbase_snapshots.aside_of(self._cell, t) for t in hbase_snapshots.TAKEN]
             self._helper.commands([["forget", name] for name in names])
         hbase_meta.note(self._client, snapshot)
+        hbase_meta.check_meta(self._client, self._meta)
+        if not hbase_meta.noted(self._client):
+            raise Unavailable(f"the note of a restore is not in {self.place}: try again")
 
     def check(self, source: Path) -> None:
         """HBase must have what the snapshot names."""

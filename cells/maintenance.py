@@ -189,9 +189,14 @@ class Maintenance:
     def _checkpoint(self, job: JobOut) -> dict[str, Any]:
         """Whoever asked reads it and removes it."""
         place = self._folder / f"{CHECKPOINT}{job.id}"
-        manifest = snapshot.capture(
-            self._cell, place, now_ms(), False, lambda done, total: None, _no_crash, sums=False
-        )
+        try:
+            manifest = snapshot.capture(
+                self._cell, place, now_ms(), False, lambda done, total: None, _no_crash, sums=False
+            )
+        except Exception:
+            with contextlib.suppress(Exception):  # what it holds would stay until the next start
+                snapshot.discard(self._cell.store, place)
+            raise
         positions = {str(p): at for p, at in enumerate(manifest.positions)}
         return {"folder": str(place), "positions": positions}
 

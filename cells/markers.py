@@ -48,6 +48,13 @@ class EmbeddedMarkers(SyncedDatabase):
         self._waiting = _Batch()
         self._waiting_lock = threading.Lock()
 
+    @classmethod
+    def check(cls, key: bytes, value: bytes) -> None:
+        """Corruption when it is no marker."""
+        if len(key) != _KEY.size:
+            raise Corruption(f"a marker's key has {len(key)} bytes, not {_KEY.size}")
+        _unpack(value)
+
     def get(self, reader: int) -> int | None:
         """The marker in force, a post id; None when nothing was marked yet."""
         try:

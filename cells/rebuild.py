@@ -17,7 +17,7 @@ from cells import snapshot_restore
 from cells.rebuild_state import Rebuilding
 from cells.snapshot import Found, Whose, found_in
 from cells.snapshot_files import Tell
-from cells.snapshot_restore import Crash, Target, no_crash
+from cells.snapshot_restore import Crash, Refuse, Target, no_crash, nobody_runs
 from engine.errors import Corruption, Precondition
 from engine.ports import Log
 
@@ -88,20 +88,15 @@ def _fitting(
     return planned
 
 
-def prepare(
+def check(
     planned: Plan,
     log: Log,
-    now_ms: int,
     *,
     accept_loss: bool = False,
     tell: Tell = lambda done, total: None,
-    fill: Callable[[], None] = lambda: None,
-    crash: Crash = no_crash,
 ) -> None:
-    """Restore, or empty the cell, `fill` it with what else there is (cells/rebuild_posts.py), and
-    note that it is being rebuilt; the caller holds the cell's lock. Then the cell is started, with
-    `accept_gap` where something is lost: until then it refuses to start, so a kill loses nothing.
-    Precondition when a loss was not accepted."""
+    """Read all of the snapshot; nothing changes. Precondition when a loss was not accepted;
+    Corruption when the snapshot is damaged: an older one may do."""
     if planned.loss and not accept_loss:
         raise Precondition(
             f"cell {planned.cell}: {planned.loss}; --accept-loss rebuilds what there is and leaves"
@@ -109,21 +104,51 @@ def prepare(
             floor={str(p): floor for p, floor in enumerate(log.begin_offsets())},
         )
     if planned.restore is not None:
-        snapshot_restore.execute(
-            planned.restore, log, accept_loss=accept_loss, tell=tell, crash=crash
+        snapshot_restore.check(planned.restore, accept_loss=accept_loss, tell=tell)
+
+
+def prepare(
+    planned: Plan,
+    log: Log,
+    now_ms: int,
+    *,
+    refuse: Refuse = nobody_runs,
+    fill: Callable[[], None] = lambda: None,
+    crash: Crash = no_crash,
+) -> None:
+    """After `check`: restore, or empty the cell, `fill` it with what else there is
+    (cells/rebuild_posts.py), and note that it is being rebuilt; the caller holds the cell's lock.
+    Then the cell is started, with `accept_gap` where something is lost: until then it refuses to
+    start, so a kill loses nothing. Corruption is the cell's or of what fills it: no other snapshot
+    helps, and what was put aside stays there."""
+
+    def fill_and_note() -> None:
+        crash("restored")
+        fill()
+        Rebuilding.begin(planned.target.folder, planned.ends, now_ms)
+
+    if planned.restore is not None:
+        snapshot_restore.put_in(
+            planned.restore, log, refuse=refuse, fill=fill_and_note, crash=crash
         )
     else:
-        _empty(planned.target, planned.cell, log, crash)
-    crash("restored")
-    fill()
-    Rebuilding.begin(planned.target.folder, planned.ends, now_ms)
+        _empty(planned.target, planned.cell, log, refuse, fill_and_note, crash)
     crash("begun")
 
 
-def _empty(target: Target, cell: str, log: Log, crash: Crash) -> None:
+def _empty(
+    target: Target,
+    cell: str,
+    log: Log,
+    refuse: Refuse,
+    fill: Callable[[], None],
+    crash: Crash,
+) -> None:
     """Put what is there aside: the cell begins anew. Markers stay (I7)."""
     target.begin("none")
     crash("noted")
+    refuse()
     target.clear(crash)
     log.commit(f"cell.{cell}", dict.fromkeys(range(log.partitions), 0))
+    fill()
     target.done()

@@ -14,10 +14,7 @@ Steps 1, 2 and 4 are a *target*'s: `FolderTarget` here, cells/hbase_restore.py f
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -35,7 +32,7 @@ from cells.snapshot_files import (
     check_files,
     copy_part,
 )
-from engine.errors import Corruption, Precondition, Unavailable
+from engine.errors import Corruption, Precondition
 from engine.homing import HomeRange
 from engine.ports import Log
 from engine.times import format_ms
@@ -47,22 +44,16 @@ _SWAPPED = (STORE, DECISIONS, GRAPH)
 REPLAYS, REBUILD = "replays", "rebuild.json"  # they speak of the state that goes
 
 Crash = Callable[[str], None]
+Refuse = Callable[[], None]  # Precondition when somebody runs the cell
 _log = logging.getLogger("firecell.restore")
-_WALK = """
-import sys
-from pathlib import Path
-from cells.markers import EmbeddedMarkers
-from engine.errors import Corruption
-try:
-    for _ in EmbeddedMarkers.open(Path(sys.argv[1])).all():
-        pass
-except Corruption as error:
-    sys.exit(error.exit_code)
-"""
 
 
 def no_crash(point: str) -> None:
     """What production passes; crash points are for tests."""
+
+
+def nobody_runs() -> None:
+    """For who holds all that can run: an embedded cell's lock."""
 
 
 def own_cell(folder: Path, cell: str, wait_s: float) -> FileLock:
@@ -170,26 +161,48 @@ def execute(
     log: Log,
     *,
     accept_loss: bool = False,
+    refuse: Refuse = nobody_runs,
     tell: Tell = lambda done, total: None,
     crash: Crash = no_crash,
 ) -> None:
-    """Steps 1-4; the caller holds the cell's lock. Precondition with the plan's problems;
-    Corruption when a file of the snapshot is damaged: then nothing has changed."""
+    """Check, then steps 1-4; the caller holds the cell's lock. Raises what both raise."""
+    check(planned, accept_loss=accept_loss, tell=tell)
+    crash("checked")
+    put_in(planned, log, refuse=refuse, crash=crash)
+
+
+def check(planned: Plan, *, accept_loss: bool, tell: Tell) -> None:
+    """Read all of the snapshot; nothing changes. Precondition with the plan's problems; Corruption
+    when a file of the snapshot is damaged."""
     problems = list(planned.problems)
     if planned.loss and not accept_loss:
         problems.append(planned.loss)
     if problems:
         raise Precondition(f"snapshot {planned.snapshot.name}: {'; '.join(problems)}")
-    source, target = planned.snapshot.folder, planned.target
+    source = planned.snapshot.folder
     check_files(source, planned.manifest, tell)
-    target.check(source)
-    crash("checked")
+    planned.target.check(source)
+
+
+def put_in(
+    planned: Plan,
+    log: Log,
+    *,
+    refuse: Refuse,
+    fill: Callable[[], None] = lambda: None,
+    crash: Crash,
+) -> None:
+    """Steps 1-4 of a plan that `check` has passed; `fill` before the last. `refuse` is asked once
+    more behind the note: who starts later finds that. Corruption is the cell's, then."""
+    target = planned.target
     target.begin(planned.snapshot.name)
     crash("noted")
-    target.put(source, crash)
+    refuse()
+    target.put(planned.snapshot.folder, crash)
     crash("swapped")
     group = f"cell.{planned.manifest.cell}"
     log.commit(group, dict(enumerate(planned.manifest.positions)))
+    fill()
     target.done()
 
 
@@ -238,7 +251,7 @@ class FolderTarget:
 
     def clear(self, crash: Crash) -> None:
         """See `Target`."""
-        for part in (*_SWAPPED, REPLAYS):
+        for part in (*_SWAPPED, REPLAYS, REBUILD):
             self._move_aside(part)
             crash("moved")
 
@@ -278,7 +291,7 @@ def _add_markers(folder: Path, snapshot: Path, crash: Crash) -> None:
 
 def _added(here: Path, snapshot: Path) -> bool:
     """Whether the markers that are there could take in the snapshot's."""
-    if not _whole(here):
+    if not EmbeddedMarkers.whole(here):
         _log.warning("the markers in %s are damaged, and put aside", here)
         return False
     opened = EmbeddedMarkers.open
@@ -291,25 +304,6 @@ def _added(here: Path, snapshot: Path) -> bool:
         for owner in owners:
             mine.begin(owner)
     return True
-
-
-def _whole(markers: Path) -> bool:
-    """Whether markers can be read to their end, before any is written: a damaged page would
-    otherwise be found by its reader. In a process of its own, as LMDB aborts the one in which it
-    meets some kinds of damage. Unavailable when nobody can tell."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", _WALK, str(markers)],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode not in (0, Corruption.exit_code) and done.returncode > 0:
-        words = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise Unavailable(f"could not read the markers in {markers}: {' '.join(words)}; try again")
-    return done.returncode == 0
 
 
 def remove(path: Path) -> None:

@@ -326,6 +326,9 @@ class EmbeddedStore(StoreScans):
             shutil.rmtree(place, ignore_errors=True)
             raise translate(error, f"write a checkpoint to {folder}") from error
 
+    def check_whole(self, cell: str) -> None:
+        """A restore would need the cell's lock."""
+
     def forget_checkpoint(self, folder: str) -> None:
         """A checkpoint is its folder."""
 

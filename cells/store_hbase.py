@@ -74,6 +74,7 @@ class HBaseStore(HBaseScans):
         cell: str,
         home: HomeRange,
         create: bool = False,
+        restoring: bool = False,
         helper: Sequence[str] | None = None,
     ) -> Self:
         """The store that `url` names: hbase://HOST:PORT/CELL?zookeeper=HOST:PORT.
@@ -87,7 +88,7 @@ class HBaseStore(HBaseScans):
         store = cls(client, partitions, Helper(helper) if helper else None)
         try:
             there = client.probe()
-            if client.table("meta").decode() in there:
+            if client.table("meta").decode() in there and not restoring:
                 hbase_meta.check_whole(client, cell)  # half a restore is no store
             store._check_tables(there, create)
             store._wait_for_regions()
@@ -97,6 +98,10 @@ class HBaseStore(HBaseScans):
             store.close()
             raise
         return store
+
+    def check_whole(self, cell: str) -> None:
+        """See `Store`."""
+        hbase_meta.check_whole(self._client, cell)
 
     def _check_tables(self, there: set[str], create: bool) -> None:
         missing = [name for name in TABLES if self._client.table(name).decode() not in there]

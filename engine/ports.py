@@ -271,6 +271,9 @@ class Store(Scans, Protocol):
         beyond its own positions may be a part of a batch. Raises Conflict when the folder exists.
         """
 
+    def check_whole(self, cell: str) -> None:
+        """Precondition while a restore of this store of `cell` has begun and not ended."""
+
     def forget_checkpoint(self, folder: str) -> None:
         """What a checkpoint holds outside of its folder may go: the folder goes next."""
 

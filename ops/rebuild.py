@@ -110,15 +110,21 @@ def _prepare(
             if not execute:
                 return plan
             try:
-                rebuilding.prepare(
-                    plan, log, now_ms(), accept_loss=accept_loss, tell=teller(), fill=fill
-                )
-                return plan
+                rebuilding.check(plan, log, accept_loss=accept_loss, tell=teller())
             except Corruption as error:  # of the snapshot's files: the one before, then
                 if plan.restore is None:
                     raise
                 say(error.message)
                 skipped.append(plan.restore.snapshot.name)
+                continue
+            rebuilding.prepare(
+                plan,
+                log,
+                now_ms(),
+                refuse=lambda: refuse_running(settings, name, log),
+                fill=fill,
+            )
+            return plan
 
 
 def _filler(settings: Settings, mine: Whose, posts_from: Path | None) -> Callable[[], None]:
@@ -137,6 +143,7 @@ def _filler(settings: Settings, mine: Whose, posts_from: Path | None) -> Callabl
             partitions=mine.partitions,
             home=mine.home,
             helper=settings.hbase.helper,
+            restoring=True,
         )
         with closing(store):
             copied = copy_posts(folder, manifest, mine.home, store)

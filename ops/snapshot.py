@@ -129,7 +129,12 @@ def restore(
                 problems = "; ".join([*plan.problems, *([plan.loss] if plan.loss else [])])
                 raise Precondition(f"snapshot {name} cannot be restored: {problems}", **document)
             if execute:
-                snapshot_restore.execute(plan, log, tell=teller())
+                snapshot_restore.execute(
+                    plan,
+                    log,
+                    refuse=lambda: refuse_running(settings, own.name, log),
+                    tell=teller(),
+                )
     finally:
         log.close()
     if json_wanted:

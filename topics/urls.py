@@ -26,6 +26,7 @@ from engine.limits_stack import STACK_ZOOKEEPER_PORT
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 _TOPIC = re.compile(rf"(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{KAFKA_TOPIC_CHARACTERS_MAX}}}")
 _TABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+HBASE_COPY = "-copy"  # ends the names of copies of a cell's tables (cells/hbase_copy.py)
 _KAFKA = "kafka://host:9092/topic"
 _HBASE = "hbase://host:9090/name"
 _REDIS = "redis://host:6379/0"
@@ -144,6 +145,8 @@ def _hbase(parts: SplitResult) -> HBasePlace:
     name = parts.path.removeprefix("/")
     if not _TABLE.fullmatch(name):
         raise BadInput(f"name {name!r}: 1 to 64 of A-Z a-z 0-9 _ . -; write {_HBASE}")
+    if f"{HBASE_COPY}." in f"{name}.":
+        raise BadInput(f"name {name!r}: names with {HBASE_COPY} are kept for verify's copies")
     options = _options(parts, ("zookeeper", "transport"), _HBASE)
     given = options.get("zookeeper", host)
     keeper, keeper_port = _server(given, STACK_ZOOKEEPER_PORT, _HBASE + "?zookeeper=host:2181")

@@ -55,7 +55,9 @@ class FakeLog:
 
 def runner(log: FakeLog, durable: list[int]) -> FaustRunner:
     aim = limits.WORKER_KEYS_AIM
-    store = SimpleNamespace(positions=lambda: (durable, [0, 0]), gaps=list, keys_aim=aim)
+    store = SimpleNamespace(
+        positions=lambda: (durable, [0, 0]), gaps=list, keys_aim=aim, check_whole=lambda cell: None
+    )
     worker = SimpleNamespace(
         next_offsets=list(durable), times_ms=[0, 0], counts=WorkerCounts()
     )
@@ -85,6 +87,32 @@ def test_only_what_differs_is_moved() -> None:
 def test_a_group_ahead_of_its_store_is_a_named_error() -> None:
     with pytest.raises(Precondition, match="its store is older than its group"):
         runner(FakeLog({0: 6}, [0, 0]), [5, 9]).prepare()
+
+
+def test_a_store_that_was_restored_beside_a_worker_ends_it() -> None:
+    """It dropped as seen what its store had not seen any more: a hole without a word (I8)."""
+    log, durable = FakeLog({0: 5, 1: 9}, [0, 0]), [5, 9]
+    one = runner(log, durable)
+    one._follow_others(None)
+    assert one.failure is None
+    durable[1] = 8
+    with pytest.raises(Precondition, match="8 and not 9 in partition 1: it was restored"):
+        one.prepare()
+    one._follow_others(None)
+    assert isinstance(one.failure, Precondition) and not log.commits
+
+
+def test_nobody_joins_while_the_store_is_being_restored() -> None:
+    log = FakeLog({}, [0, 0])
+    one: Any = runner(log, [5, 9])
+
+    def noted(cell: str) -> None:
+        raise Precondition(f"cell {cell} was being restored")
+
+    one._store.check_whole = noted
+    with pytest.raises(Precondition, match="c1 was being restored"):
+        one.prepare()
+    assert not log.commits
 
 
 def test_an_active_group_is_joined_when_its_positions_will_do() -> None:

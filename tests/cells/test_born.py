@@ -75,6 +75,8 @@ def test_what_was_born_and_is_lost_stops_the_cell(
     with pytest.raises(Corruption, match=f"c1 has lost its {what}: .*snapshot restore") as caught:
         world.open()
     assert caught.value.exit_code == 3
+    helps = (what, loss) != (MARKERS, of_another_cell)  # a rebuild without a snapshot keeps those
+    assert ("firecell rebuild --cell c1" in caught.value.message) == helps
     assert place.exists() == was_there, "nothing is made in its place"
     shutil.rmtree(place, ignore_errors=True)
     kept.rename(place)

@@ -9,22 +9,24 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.churn import churn
-from cells import hbase_snapshots, rebuild, snapshot
+from cells import hbase_copy, hbase_meta, hbase_snapshots, rebuild, rows, snapshot
 from cells.backends import restore_target
 from cells.cell import Cell
+from cells.hbase_client import Address, HBaseClient
 from cells.hbase_loader import Helper
 from cells.snapshot import Whose
 from cells.snapshot_restore import Target, execute, plan
 from cells.store_hbase import HBaseStore
 from cells.verify import Verify
 from engine.errors import Corruption, Misconfigured, Precondition
+from engine.homing import HomeRange
 from tests import hbase_backend
 from tests.worlds import World
 
@@ -82,6 +84,36 @@ def test_without_the_helper_a_checkpoint_says_what_to_do(tmp_path: Path) -> None
     store._helper = None
     with pytest.raises(Misconfigured, match=r"hbase\.helper"):
         store.checkpoint(str(tmp_path / "new"))
+
+
+def test_a_copy_is_dropped_with_its_meta_last_and_nobody_else_s(helper: Any) -> None:
+    """Tables of a cell named `c1-copy.x` went, too."""
+    there = "c1-copy.meta,c1-copy.inbox,c1-copy.x.inbox,c1-copy.other,c1-copy.post"
+    helper.command = lambda *words: there
+    hbase_copy._drop(helper, "c1-copy")
+    assert helper.lines == [["drop c1-copy.inbox", "drop c1-copy.post"], ["drop c1-copy.meta"]]
+
+
+@pytest.mark.parametrize(
+    ("tables", "owner", "refused"),
+    [
+        (("meta", "inbox"), "c9", True),
+        (("meta", "inbox"), "c1", False),
+        (("meta",), "c9", False),
+        (("inbox",), "c9", False),
+        ((), "c9", False),
+    ],
+)
+def test_a_cell_that_lies_where_a_copy_would_is_not_dropped(
+    monkeypatch: pytest.MonkeyPatch, tables: tuple[str, ...], owner: str, refused: bool
+) -> None:
+    there = {f"c1-copy.{table}" for table in tables} | {"c2.meta", "c2.inbox"}
+    found = rows.Meta("firehose", 4, owner, 0, 9)
+    monkeypatch.setattr(hbase_copy.HBaseClient, "probe", lambda client: there)
+    monkeypatch.setattr(hbase_copy.hbase_meta, "owner", lambda client: found)
+    refusal = pytest.raises(Precondition, match="are cell c9's") if refused else nullcontext()
+    with refusal:
+        hbase_copy._refuse_another("hbase://127.0.0.1:1/c1-copy", ("firehose", "c1"))
 
 
 # --- on HBase ------------------------------------------------------------------------------------
@@ -202,6 +234,21 @@ def rebuilt_from_nothing(
     assert {gap.cause for gap in again.runner.gaps()} == {"rebuilding"}
     again.close()
     assert caught_up(world) == (digest, 60)
+
+
+@pytest.mark.real
+def test_a_plan_makes_no_tables_and_a_note_is_there_before_the_owner(world: World) -> None:
+    """A plan wrote whose the tables are: the new cell had `lost` the others, and did not start."""
+    whose = Whose("c1", world.log.identity, world.log.partitions, HomeRange(0, 2**64 - 1), "hbase")
+    place = world.settings.cells["c1"].place
+    with closing(HBaseClient(Address.parse(place.url))) as client:  # type: ignore[union-attr]
+        with target(world, whose) as tables:
+            assert tables.replaces() == []
+            assert not {name for name in client.probe() if name.startswith(client.address.cell)}
+            tables.begin("some")
+        assert hbase_meta.noted(client) and hbase_meta.owner(client) is not None
+        with pytest.raises(Precondition, match="snapshot restore"):
+            world.open()
 
 
 @pytest.mark.real

@@ -16,7 +16,7 @@ from cells.maintenance import Maintenance
 from cells.progress import Parts, Progress
 from cells.worker import Batch
 from engine import limits
-from engine.errors import Unavailable
+from engine.errors import DiskFull, Unavailable
 from engine.ports import Record
 from tests.worlds import World
 from topics.http_jobs import JobIn
@@ -99,4 +99,29 @@ def test_term_while_the_store_is_away_and_a_snapshot_waits_ends_at_once(
     closing.join(5)
     assert not closing.is_alive() and cell.close(5)
     assert (job.state, "draining" in job.error) == ("failed", True)
+    world.close()
+
+
+def test_a_checkpoint_that_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its links kept old files on the disk, or in HBase, until the cell's next start."""
+    world = World(tmp_path)
+    cell = world.open()
+
+    def full(folder: str) -> None:
+        raise DiskFull(f"no room for {folder}")
+
+    monkeypatch.setattr(cell.markers, "copy_to", full)
+    beside = Maintenance(cell, world.settings)
+    cell.runner.start()
+    job = beside.ask(JobIn("checkpoint", execute=True))
+    deadline = time.monotonic() + 10
+    while job.state == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert job.state == "failed" and ".checkpoint-" in job.error
+    assert not list(world.settings.snapshots.folder.rglob("*"))[1:], "but the cell's own folder"
+    beside.close()
+    cell.close()
     world.close()

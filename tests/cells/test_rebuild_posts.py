@@ -77,7 +77,7 @@ def test_posts_and_outboxes_are_whole_again_and_follows_since_have_their_backfil
             for _ in range(2):
                 copied.append(rebuild_posts.copy_posts(made.folder, manifest, whose.home, store))
 
-    rebuild.prepare(planned, aged.log, 7, accept_loss=True, fill=fill)
+    rebuild.prepare(planned, aged.log, 7, fill=fill)
     cell = open_cell(aged.settings, "c1", accept_gap=True)
     apply_all(aged, cell)
     found = document(cell)

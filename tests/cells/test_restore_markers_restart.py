@@ -1,4 +1,5 @@
-"""A restore over markers that are damaged, lost, or another cell's, cut short at every step."""
+"""A restore over markers that are damaged, lost, or another cell's, cut short at every step; and
+who else may be there, or fail, in the middle."""
 
 from __future__ import annotations
 
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from bench.churn import START_MS, churn
-from cells import snapshot, snapshot_restore
+from cells import rebuild, snapshot, snapshot_restore
 from cells.markers import EmbeddedMarkers
 from cells.snapshot import Whose
+from cells.snapshot_restore import FolderTarget
+from engine.errors import Corruption, Precondition
 from tests.cells.test_verify_replay import apply_all
 from tests.worlds import World
 
@@ -54,7 +57,7 @@ def restore(world: World, cut_at: str = "never") -> bool:
     whose: Whose = world.whose  # type: ignore[attr-defined]
     folder = world.settings.cells["c1"].folder
     first = snapshot.named(place_of(world), "first")
-    plan = snapshot_restore.plan(first, whose, folder, world.log)
+    plan = snapshot_restore.plan(first, whose, FolderTarget(folder), world.log)
     try:
         snapshot_restore.execute(plan, world.log, crash=crash)
     except Cut:
@@ -133,3 +136,50 @@ def test_lost_markers_come_back_from_the_snapshot_and_newer_ones_stay(
         cell = world.open()
         assert cell.markers.get(7) == BEFORE
         cell.close()
+
+
+def parts(world: World) -> tuple[Whose, FolderTarget]:
+    whose: Whose = world.whose  # type: ignore[attr-defined]
+    return whose, FolderTarget(world.settings.cells["c1"].folder)
+
+
+@pytest.mark.parametrize("snapshots", ["c1", "none"])
+def test_damage_of_what_fills_a_rebuilt_cell_takes_no_older_snapshot(
+    world: World, snapshots: str
+) -> None:
+    """The next attempt, with an older one, removed the original state from `replaced`; and the cell
+    could be started without what was to fill it."""
+    whose, target = parts(world)
+    old = target.folder / snapshot_restore.REBUILD
+    old.write_text("of an older rebuild")
+
+    def damaged() -> None:
+        raise Corruption("the other cell's posts are damaged")
+
+    plan = rebuild.plan(place_of(world).with_name(snapshots), whose, target, world.log)
+    assert (plan.restore is None) == (snapshots == "none")
+    rebuild.check(plan, world.log)
+    with pytest.raises(Corruption, match="other cell's"):
+        rebuild.prepare(plan, world.log, 7, fill=damaged)
+    assert not old.exists(), "it would say that the cell has all up to there (I8)"
+    assert (target.folder / snapshot_restore.REPLACED / "store").exists()
+    with pytest.raises(Precondition, match="restore"):
+        world.open()
+
+
+def test_who_starts_while_a_restore_begins_is_found_behind_the_note(world: World) -> None:
+    whose, target = parts(world)
+
+    def runs() -> None:
+        assert (target.folder / snapshot_restore.NOTE).exists()
+        raise Precondition("it runs elsewhere")
+
+    first = snapshot_restore.plan(
+        snapshot.named(place_of(world), "first"), whose, target, world.log
+    )
+    with pytest.raises(Precondition, match="elsewhere"):
+        snapshot_restore.execute(first, world.log, refuse=runs)
+    nothing = rebuild.plan(place_of(world).with_name("none"), whose, target, world.log)
+    with pytest.raises(Precondition, match="elsewhere"):
+        rebuild.prepare(nothing, world.log, 7, refuse=runs)
+    assert not (target.folder / snapshot_restore.REPLACED).exists(), "nothing was touched"

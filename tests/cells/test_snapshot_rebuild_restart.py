@@ -87,6 +87,7 @@ else:
             snapshot_restore.execute(plan, log, crash=crash)
         else:
             plan = rebuild.plan(place, mine, target, log)
+            rebuild.check(plan, log)
             rebuild.prepare(plan, log, 7, crash=crash)
 """
 
@@ -346,8 +347,9 @@ def test_without_a_snapshot_the_loss_must_be_accepted_and_stays_a_gap(tmp_path: 
     plan = rebuild.plan(tmp_path / "none", cell.whose, FolderTarget(own.folder), world.log)
     assert "200 events" in plan.loss
     with pytest.raises(Precondition, match="accept-loss"):
-        rebuild.prepare(plan, world.log, 7)
-    rebuild.prepare(plan, world.log, 7, accept_loss=True)
+        rebuild.check(plan, world.log)
+    rebuild.check(plan, world.log, accept_loss=True)
+    rebuild.prepare(plan, world.log, 7)
     cell = open_cell(world.settings, "c1", accept_gap=True)
     apply_all(world, cell)
     causes = {gap.cause for gap in cell.store.gaps()}

@@ -61,6 +61,14 @@ def test_what_is_refused(text: str, says: str) -> None:
         parse_firehose(text, BASE)
 
 
+def test_no_cell_is_named_like_a_copy() -> None:
+    """Verify of c1 would have dropped its tables."""
+    for name in ("c1-copy", "c1-copy.x", "-copy"):
+        with pytest.raises(BadInput, match="verify's copies" if name[0] == "c" else "name"):
+            parse_store(f"hbase://h/{name}", BASE)
+    assert isinstance(parse_store("hbase://h/c1-copy2", BASE), HBasePlace)
+
+
 def test_stores_and_caches_refuse_too() -> None:
     for text in ("hbase://h/", "hbase://h/a b", "hbase://h/c?transport=http", "hbase://h:x/c"):
         with pytest.raises(BadInput):
