@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 
 from bench.churn import churn
 from cells import hbase_copy, hbase_meta, hbase_snapshots, rebuild, rows, snapshot
-from cells.backends import restore_target
+from cells.backends import copy_of, restore_target
 from cells.cell import Cell
 from cells.hbase_client import Address, HBaseClient
 from cells.hbase_loader import Helper
@@ -260,3 +261,40 @@ def test_a_restore_refuses_another_cell_s_tables(world: World) -> None:
         target(world, whose._replace(identity="another firehose"))
     with target(world, whose) as tables, pytest.raises(Corruption, match="names no snapshots"):
         tables.check(Path("/nonexistent"))
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_a_copy_is_read_and_goes_and_another_cell_in_its_place_stays(world: World) -> None:
+    cell = world.open()
+    cell.runner.start()
+    until_applied(world, cell)
+    own, whose, helper = world.settings.cells["c1"], cell.whose, world.settings.hbase.helper
+    checkpoint = world.settings.snapshots.folder / "checkpoint"
+    snapshot.capture(
+        cell, checkpoint, 1, False, lambda done, total: None, lambda at: None, sums=False
+    )
+    address = Address.parse(own.place.url)  # type: ignore[union-attr]
+    client, java = HBaseClient(address), Helper(hbase_backend.backend().helper)
+
+    def copies() -> set[str]:
+        return {name for name in client.probe() if name.startswith(f"{address.cell}-copy.")}
+
+    java.create(f"{address.cell}-copy", ("post",))  # left by one that was killed
+    with copy_of(own, checkpoint, whose.home, world.log, helper) as (store, _):
+        assert copies() and store.positions()[0] == world.log.end_offsets()
+        assert Verify(store, whose.home).everything(None).ok
+    assert not copies()
+    java.create(f"{address.cell}-copy", ("meta", "inbox"))
+    other = HBaseClient(replace(address, cell=f"{address.cell}-copy"))
+    hbase_meta.check_meta(other, rows.Meta(whose.identity, whose.partitions, "c9", 0, 9))
+    with (
+        pytest.raises(Precondition, match="are cell c9's"),
+        copy_of(own, checkpoint, whose.home, world.log, helper),
+    ):
+        pass
+    assert len(copies()) == 2
+    hbase_copy._drop(java, f"{address.cell}-copy")
+    assert not copies()
+    for each in (other, client, java, cell):
+        each.close()  # type: ignore[attr-defined]
