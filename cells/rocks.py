@@ -187,7 +187,7 @@ def _family_options(name: str, cache: Cache) -> Options:
     options.set_block_based_table_factory(table)
     if name == "inbox":
         universal = UniversalCompactOptions()
-        universal.min_merge_width = limits.INBOX_RUNS_MIN
+        universal.min_merge_width = limits.INBOX_MERGE_WIDTH
         universal.max_size_amplification_percent = limits.INBOX_NEWER_PERCENT_MAX
         options.set_compaction_style(DBCompactionStyle.universal())
         options.set_universal_compaction_options(universal)
@@ -221,7 +221,7 @@ def merging_options(resting: bool) -> dict[str, str]:
     """What the inbox's table is told when its cell comes to rest, and when it writes again."""
     runs = limits.INBOX_RUNS_REST if resting else limits.INBOX_RUNS_MIN
     percent = limits.INBOX_NEWER_PERCENT_REST if resting else limits.INBOX_NEWER_PERCENT_MAX
-    width = limits.INBOX_MERGE_WIDTH_REST if resting else limits.INBOX_RUNS_MIN
+    width = limits.INBOX_MERGE_WIDTH_REST if resting else limits.INBOX_MERGE_WIDTH
     return {
         "level0_file_num_compaction_trigger": str(runs),
         "compaction_options_universal": (
