@@ -274,7 +274,8 @@ def main(
       firecell bench compare
       firecell bench compare --seconds 5 --only happybase --only firecell_puts
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the stack stops then as well
+    for number in (signal.SIGTERM, signal.SIGINT):  # shells let their background jobs ignore INT
+        signal.signal(number, signal.default_int_handler)  # the stack stops then as well
     ways = chosen(only or [])
     for library in ("happybase", "redis"):  # before minutes are spent
         paths.library(library)
