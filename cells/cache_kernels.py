@@ -25,6 +25,7 @@ import numpy.typing as npt
 from numba import carray, njit, types
 
 from cells.kernel_parts import address_of, big_endian, copy_bytes, mix, pointer
+from engine.keys import INBOX_KEY_BYTES, POST_KEY_BYTES
 
 U8s = npt.NDArray[np.uint8]
 U64s = npt.NDArray[np.uint64]
@@ -47,7 +48,6 @@ I64s = npt.NDArray[np.int64]
 HEADER_WORDS = 3
 SLOT_WORDS = 4
 LENGTH_BITS = 24  # of a place word; a fragment is shorter than 16 MiB, the arena than 1 TiB
-KEY_BYTES, INBOX_KEY_BYTES = 16, 24
 _LENGTH, _SHIFT = np.uint64((1 << LENGTH_BITS) - 1), np.uint64(LENGTH_BITS)
 _ONE = np.uint64(1)
 _ENDINGS = np.frombuffer(b"true},false},", dtype=np.uint8)
@@ -146,7 +146,7 @@ def put(head: I64s, keys: U8s, offsets: I64s, lengths: I64s, fragments: U8s) -> 
         words = HEADER_WORDS + (length + 7) // 8
         if words > head[ARENA_WORDS] or length >= 1 << LENGTH_BITS:
             continue
-        key = address_of(keys) + KEY_BYTES * index
+        key = address_of(keys) + POST_KEY_BYTES * index
         post, author = ~big_endian(key), big_endian(key + 8)
         if _find(_slots(head), head[MASK], post, author) >= 0:
             continue
@@ -171,7 +171,7 @@ def put(head: I64s, keys: U8s, offsets: I64s, lengths: I64s, fragments: U8s) -> 
 @njit(types.void(_head, _bytes), cache=True)  # type: ignore[untyped-decorator]
 def forget(head: I64s, keys: U8s) -> None:
     """Forget posts, by joined keys of 16 bytes."""
-    for at in range(0, len(keys), KEY_BYTES):
+    for at in range(0, len(keys), POST_KEY_BYTES):
         key = address_of(keys) + at
         slot = _find(_slots(head), head[MASK], ~big_endian(key), big_endian(key + 8))
         if slot >= 0:
@@ -183,12 +183,12 @@ def find(head: I64s, keys: U8s) -> Any:
     """Of joined keys of 16 bytes: (offset, bytes of the fragment) each, flat, offset -1 for what is
     not kept; and the fragments, joined."""
     slots = _slots(head)
-    count = len(keys) // KEY_BYTES
+    count = len(keys) // POST_KEY_BYTES
     found = np.empty(2 * count, dtype=np.int64)
     places = np.empty(count, dtype=np.int64)
     size = 0
     for index in range(count):
-        key = address_of(keys) + KEY_BYTES * index
+        key = address_of(keys) + POST_KEY_BYTES * index
         slot = _find(slots, head[MASK], ~big_endian(key), big_endian(key + 8))
         found[2 * index], found[2 * index + 1] = -1, 0
         if slot >= 0:

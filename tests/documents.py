@@ -20,6 +20,7 @@ import typer
 from cells.settings_schema import CELL_FIELDS, FIELDS
 from engine import errors, limits
 from engine.errors import FirecellError
+from ops import bench_
 from ops.app import build_app
 from topics.http_routes import ROUTES, Route
 
@@ -28,8 +29,7 @@ DOCUMENTS = tuple(
     path.relative_to(ROOT).as_posix()
     for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
 )
-_NAMES = ("fanout", "reads", "stream", "replay", "bulk", "compare")
-BENCHES = ("demo", *(f"bench {name}" for name in _NAMES))  # programs of their own
+BENCHES = ("demo", *(f"bench {name}" for name in bench_.NAMES))  # programs of their own
 _SHARED_BY = 4  # an option that so many commands have is told once
 _TYPES = {"integer": "N", "integer range": "N", "float": "X", "path": "FILE"}
 _PYTHON_TYPES = {int: "N", float: "X", Path: "FILE"}  # where typer no longer stands on click

@@ -221,16 +221,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer a plain GET at once; False leaves it to uvicorn. Once per piece of data: of many
         requests in one piece the others wait for their turn on the loop."""
         self._may_be_quick = False
-        parser, cycle = self.parser, self.cycle
+        parser = self.parser
         if (
             parser.get_method() != b"GET"
             or not parser.should_keep_alive()
             or parser.should_upgrade()
             or parser.get_http_version() != "1.1"
-            or (cycle is not None and not cycle.response_complete)
-            or self.flow.write_paused
-            or self.transport.is_closing()
-            or self._is_crowded()
+            or not self._may_answer()
         ):
             return False
         body = self._quick(self.url, self.headers) if self._quick is not None else None
@@ -253,10 +250,7 @@ class BoundedProtocol(HttpToolsProtocol):
             or self._head_bytes
             or self._unread
             or self.flow.held
-            or (self.cycle is not None and not self.cycle.response_complete)
-            or self.flow.write_paused
-            or self.transport.is_closing()
-            or self._is_crowded()
+            or not self._may_answer()
             or self._quick is None
         ):
             return False
@@ -272,10 +266,17 @@ class BoundedProtocol(HttpToolsProtocol):
         more = b"".join([b"%b: %b\r\n" % pair for pair in self.server_state.default_headers])
         self.transport.write(_HEAD % (more, len(body)) + body)
 
-    def _is_crowded(self) -> bool:
-        """Whether uvicorn would answer 503."""
-        most = self.limit_concurrency
-        return most is not None and max(len(self.connections), len(self.tasks)) >= most
+    def _may_answer(self) -> bool:
+        """Whether a page may go out now: no other answer is in hand, the client takes what is
+        written, and uvicorn would not answer 503."""
+        cycle, most = self.cycle, self.limit_concurrency
+        crowded = most is not None and max(len(self.connections), len(self.tasks)) >= most
+        return not (
+            crowded
+            or self.flow.write_paused
+            or self.transport.is_closing()
+            or (cycle is not None and not cycle.response_complete)
+        )
 
     def _refuse(self) -> None:
         if not self.transport.is_closing():
