@@ -265,11 +265,12 @@ class CellProcess:
     def wait_settled(self) -> dict[str, Any]:
         """Until no merge of the store has run for _SETTLED_S (a resting cell begins some after
         WORKER_REST_S, so none is due then), or SETTLE_S_MAX: how long that took, whether it got
-        there, and the sorted runs that a page looks into now."""
+        there, and the sorted runs that a page looks into now. HBase merges unseen, and tells
+        neither."""
         started = busy_at = time.monotonic()
         while True:
             numbers = self.stats()
-            if numbers["store_merges"]:
+            if numbers.get("store_merges"):
                 busy_at = numbers["at"]
             settled = numbers["at"] - busy_at > _SETTLED_S
             if settled or numbers["at"] - started > SETTLE_S_MAX:
@@ -278,7 +279,7 @@ class CellProcess:
         return {
             "settled": settled,
             "seconds": round(numbers["at"] - started, 1),
-            "sorted_runs": int(numbers["store_sorted_runs"]),
+            "sorted_runs": int(numbers.get("store_sorted_runs", 0)),
         }
 
     def cpu_seconds(self) -> float:
