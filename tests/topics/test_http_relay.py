@@ -85,14 +85,23 @@ class Held:
     """The relay reads nothing of what comes while `busy`; what has come lies in its kernel."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.busy = threading.Event()
+        self.busy, self._reading = threading.Event(), threading.Event()
         self._read = http_relay._feed
         monkeypatch.setattr(http_relay, "_feed", self._feed)
 
     async def _feed(self, answer: Any, reader: asyncio.StreamReader) -> bool:
         while self.busy.is_set():
             await asyncio.sleep(0.01)
-        return await self._read(answer, reader)
+        self._reading.set()
+        try:
+            return await self._read(answer, reader)
+        finally:
+            self._reading.clear()
+
+    def hold(self) -> None:
+        """It reads once more, and then no more."""
+        eventually(self._reading.is_set, "it reads")
+        self.busy.set()
 
 
 def test_what_the_coordinator_has_sent_is_passed_on_when_both_drain(
@@ -105,7 +114,7 @@ def test_what_the_coordinator_has_sent_is_passed_on_when_both_drain(
     with two_gateways(log) as (first, second, url):
         tap = Tap(url, group="g", since="earliest")
         assert tap.session
-        held.busy.set()  # it reads once more, and that is the first event
+        held.hold()  # behind the first event
         log.say(0, "one")
         tap.wait(1)
         log.say(0, "two", "three")

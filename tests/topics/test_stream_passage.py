@@ -28,7 +28,7 @@ def test_a_client_that_is_cut_while_both_drain_loses_nothing(monkeypatch: pytest
     with two_gateways(log) as (first, second, url):
         tap = Tap(url, group="g", since="earliest")
         assert tap.session
-        held.busy.set()
+        held.hold()
         log.say(0, "one")
         tap.wait(1)
         log.say(0, "two", "three")
@@ -51,7 +51,7 @@ def test_what_lies_in_another_gateway_does_not_settle_by_time(monkeypatch: pytes
     with two_gateways(log) as (first, _, url):
         tap = Tap(url, group="g", since="earliest")
         assert tap.session
-        held.busy.set()
+        held.hold()
         log.say(0, "one")
         tap.wait(1)
         log.say(0, "two", "three")
@@ -73,7 +73,7 @@ def test_the_lease_of_a_relayed_member_ends_when_nothing_arrives(monkeypatch: py
         tap = Tap(url, group="g", since="earliest", lease_s="1")
         assert tap.session
         time.sleep(1.5)  # an idle member keeps its lease
-        held.busy.set()
+        held.hold()
         log.say(0, "one")
         tap.wait(1)
         log.say(0, "two")
