@@ -34,6 +34,11 @@ class Plan(NamedTuple):
     events: int
     loss: str
 
+    @property
+    def begins_at(self) -> list[int]:
+        """The next offsets that the cell begins with."""
+        return self.restore.manifest.positions if self.restore is not None else [0] * len(self.ends)
+
     def document(self) -> dict[str, Any]:
         """JSON-ready."""
         return {

@@ -8,6 +8,7 @@ and mutes of the cell's own users from before. Copying again changes nothing (I2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,20 @@ def checked(folder: Path, whose: Whose, tell: Tell) -> Manifest:
         )
     check_files(folder, manifest, tell)
     return manifest
+
+
+def stays_lost(manifest: Manifest, at: Sequence[int], floors: Sequence[int]) -> str:
+    """What a snapshot's posts do not bring back to a cell that is at the next offsets `at`, when
+    the firehose begins at `floors`; empty where nothing is lost."""
+    lost = sum(max(floor - here, 0) for here, floor in zip(at, floors, strict=True))
+    if not lost:
+        return ""
+    places = zip(at, manifest.positions, floors, strict=True)
+    newer = sum(max(floor - max(here, theirs), 0) for here, theirs, floor in places)
+    text = f"follows, blocks and mutes of this cell's own users among {lost:,} events"
+    if newer:
+        text += f"; all of the {newer:,} among them that are newer than that snapshot"
+    return text
 
 
 def copy_posts(folder: Path, manifest: Manifest, home: HomeRange, store: Store) -> int:

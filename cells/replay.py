@@ -150,7 +150,7 @@ class Replays:
         if ":" in text and "T" not in text and "-" not in text:
             return vector(text, name, missing)
         time_ms = parse_time_ms(text, name, self._now_ms())
-        offsets = [self._log.offset_at(p, time_ms) for p in range(self._log.partitions)]
+        offsets = self._log.offsets_at(time_ms)
         if name == "from" and time_ms < self._oldest_ms():
             floors = self._log.begin_offsets()
             return [floor - 1 if floor else 0 for floor in floors]  # gone: the caller says so
@@ -159,10 +159,7 @@ class Replays:
     def _oldest_ms(self) -> int:
         """Append time of the oldest event that is kept; 0 for none. Retention goes by time, over
         all partitions."""
-        firsts = [
-            self._log.read(p, floor, 1, 1) for p, floor in enumerate(self._log.begin_offsets())
-        ]
-        return min((records[0].time_ms for records in firsts if records), default=0)
+        return min((at for at in self._log.oldest_ms() if at >= 0), default=0)
 
     def describe(self, span: Span) -> dict[str, Any]:
         """A plan, JSON-ready."""

@@ -48,8 +48,13 @@ class Log(Protocol):
     def end_offsets(self) -> list[int]:
         """Per partition the next offset to be appended."""
 
-    def offset_at(self, partition: int, time_ms: int) -> int:
-        """First offset appended at `time_ms` or later; the end when there is none."""
+    def offsets_at(self, time_ms: int) -> list[int]:
+        """Per partition the first kept offset appended at `time_ms` (Unix ms) or later; the end
+        where there is none."""
+
+    def oldest_ms(self) -> list[int]:
+        """Per partition the append time of the oldest kept event, Unix ms; -1 where there is
+        none."""
 
     def commit(self, group: str, positions: Mapping[int, int]) -> None:
         """Keep next offsets of some partitions for a group; synced."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +11,7 @@ import typer
 
 from engine.errors import Corruption, Precondition
 from engine.limits import VERIFY_PROGRESS_S
+from engine.times import format_ms
 from ops.cell_jobs import CellName, Execute, cell_named
 from ops.options import Config, Json, emit, say, settings_of
 from ops.snapshot import refuse_running, target_of, teller, whose
@@ -72,26 +72,32 @@ def rebuild(
     log = open_log(settings.firehose)
     try:
         refuse_running(settings, name, log)
-        plan = _prepare(settings, name, log, execute, accept_loss, posts_from)
+        mine = whose(settings, name, log)
+        posts = None if posts_from is None else _Posts(settings, mine, posts_from)
+        plan = _prepare(settings, mine, log, execute, accept_loss, posts)
+        document = plan.document()
+        if posts is not None:
+            document["posts_from"] = posts.document(plan, log)
     finally:
         log.close()
-    document = plan.document()
     if not execute:
         _show(document, json_wanted)
         return
     code = _catch_up(settings, name, bool(plan.loss))
     if json_wanted:
         emit({**document, "executed": True})
+    else:
+        _show_posts(document)
     raise typer.Exit(code)
 
 
 def _prepare(
     settings: Settings,
-    name: str,
+    mine: Whose,
     log: Log,
     execute: bool,
     accept_loss: bool,
-    posts_from: Path | None,
+    posts: _Posts | None,
 ) -> Plan:
     """The plan; with `execute` the cell is put in its place, from the newest snapshot whose files
     are whole."""
@@ -99,8 +105,7 @@ def _prepare(
     from cells.cell import now_ms
     from cells.snapshot_restore import own_cell
 
-    mine = whose(settings, name, log)
-    fill = _filler(settings, mine, posts_from)
+    name = mine.cell
     skipped: list[str] = []
     folder = settings.snapshots.folder / name
     own = settings.cells[name].folder
@@ -122,34 +127,51 @@ def _prepare(
                 log,
                 now_ms(),
                 refuse=lambda: refuse_running(settings, name, log),
-                fill=fill,
+                fill=posts.fill if posts is not None else lambda: None,
             )
             return plan
 
 
-def _filler(settings: Settings, mine: Whose, posts_from: Path | None) -> Callable[[], None]:
-    """What copies another cell's posts into the cell, once its place is ready."""
-    from cells.backends import open_store
-    from cells.rebuild_posts import checked, copy_posts
+class _Posts:
+    """Another cell's snapshot, all of it read, whose posts a cell gets."""
 
-    if posts_from is None:
-        return lambda: None
-    folder, manifest = posts_from, checked(posts_from, mine, teller())
+    def __init__(self, settings: Settings, mine: Whose, folder: Path) -> None:
+        from cells.rebuild_posts import checked
 
-    def fill() -> None:
+        self._settings = settings
+        self._mine = mine
+        self._folder = folder
+        self._manifest = checked(folder, mine, teller())
+        self._copied: int | None = None
+
+    def fill(self) -> None:
+        """Copy them into the cell, once its place is ready."""
+        from cells.backends import open_store
+        from cells.rebuild_posts import copy_posts
+
+        mine = self._mine
         store = open_store(
-            settings.cells[mine.cell],
+            self._settings.cells[mine.cell],
             identity=mine.identity,
             partitions=mine.partitions,
             home=mine.home,
-            helper=settings.hbase.helper,
+            helper=self._settings.hbase.helper,
             restoring=True,
         )
         with closing(store):
-            copied = copy_posts(folder, manifest, mine.home, store)
-        say(f"{copied:,} posts of cell {manifest.cell} are copied")
+            self._copied = copy_posts(self._folder, self._manifest, mine.home, store)
+        say(f"{self._copied:,} posts of cell {self._manifest.cell} are copied")
 
-    return fill
+    def document(self, plan: Plan, log: Log) -> dict[str, Any]:
+        """JSON-ready: where they come from, how many were copied, and what stays lost."""
+        from cells.rebuild_posts import stays_lost
+
+        return {
+            "cell": self._manifest.cell,
+            "created_at": format_ms(self._manifest.created_ms),
+            "copied": self._copied,
+            "stays_lost": stays_lost(self._manifest, plan.begins_at, log.begin_offsets()),
+        }
 
 
 def _show(document: dict[str, Any], json_wanted: bool) -> None:
@@ -167,7 +189,16 @@ def _show(document: dict[str, Any], json_wanted: bool) -> None:
         typer.echo(f"aside goes: {', '.join(document['replaces'])} of {document['into']}")
     if document["loss"]:
         typer.echo(f"{document['loss']}: needs --accept-loss")
+    _show_posts(document)
     say("nothing was done: add --execute")
+
+
+def _show_posts(document: dict[str, Any]) -> None:
+    posts = document.get("posts_from")
+    if posts is not None:
+        typer.echo(f"posts come from cell {posts['cell']}, as it was at {posts['created_at']}")
+        if posts["stays_lost"]:
+            typer.echo(f"stays lost: {posts['stays_lost']}")
 
 
 def _catch_up(settings: Settings, name: str, loss: bool) -> int:

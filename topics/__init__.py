@@ -19,6 +19,7 @@
 | nodes | which node number this process makes post ids with, and the ids |
 | publish | event -> id -> partition -> one synced commit shared by all who wait |
 | stream, stream_reader, stream_json | one consumer's loop; shared pages; frames -> lines |
+| stream_passage | what of a stream has arrived behind another gateway |
 | stream_since, stream_format, filters | where it begins and ends; NDJSON and SSE; what it wants |
 | groups_coordinator, groups_state, groups_assign | who shares what, leases, checkpoints |
 | groups_lock, groups_retention | which gateway does that; groups that are nearly overtaken |

@@ -10,12 +10,13 @@ Asks the log in the caller's thread; nothing here is kept between calls.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from engine.errors import BadInput, NotFound, Precondition, Unavailable
-from engine.limits import REWIND_SAMPLE_RECORDS, STREAM_PAGE_BYTES
+from engine.limits import REWIND_SAMPLE_RECORDS, REWIND_SAMPLE_S, STREAM_PAGE_BYTES
 from engine.times import format_ms, parse_duration_ms, parse_time_ms
 from topics.catalog import RESERVED_PREFIXES, check_group_name
 from topics.filters import ALL
@@ -87,15 +88,17 @@ def plan(log: StreamLog, group: str, asked: RewindIn, now_ms: int) -> RewindPlan
             raise BadInput(
                 f"partition {partition}: the firehose has 0..{log.partitions - 1}", "partitions"
             )
+    now = [committed.get(partition, begin) for partition, begin in enumerate(begins)]
+    wanted = _wanted(log, asked, now, begins, ends, now_ms)
+    oldest_ms = log.oldest_ms()
     parts = []
     for partition in chosen:
-        at = committed.get(partition, begins[partition])
-        begin, end = begins[partition], ends[partition]
-        wanted = _wanted(log, asked, partition, at, begin, end, now_ms)
-        target = min(max(wanted, begin), end)
-        first = log.read(partition, begin, 1, 1) if begin < end else []
-        oldest = format_ms(first[0].time_ms) if first else None
-        clamped = target != wanted
+        if partition not in wanted:
+            raise BadInput(f"positions: partition {partition} is missing", "positions")
+        at = now[partition]
+        target = min(max(wanted[partition], begins[partition]), ends[partition])
+        oldest = format_ms(oldest_ms[partition]) if oldest_ms[partition] >= 0 else None
+        clamped = target != wanted[partition]
         parts.append(RewindPart(partition, at, target, at - target, oldest, clamped, 0.0))
     rate = _rate(log, parts, ends)
     for part in parts:
@@ -159,26 +162,30 @@ def _check(asked: RewindIn) -> None:
 
 
 def _wanted(
-    log: StreamLog, asked: RewindIn, partition: int, at: int, begin: int, end: int, now_ms: int
-) -> int:
-    """The target before it is clamped."""
+    log: StreamLog,
+    asked: RewindIn,
+    now: Sequence[int],
+    begins: Sequence[int],
+    ends: Sequence[int],
+    now_ms: int,
+) -> dict[int, int]:
+    """Partition -> its target before it is clamped; `positions` may leave some out. The log is
+    asked once for all: each question to Kafka takes a broker's answer."""
+    if asked.positions is not None:
+        return {_number(name): offset for name, offset in asked.positions.items()}
+    found = begins
     if asked.to_datetime is not None:
-        return log.offset_at(partition, parse_time_ms(asked.to_datetime, "to_datetime", now_ms))
-    if asked.by_duration is not None:
+        found = log.offsets_at(parse_time_ms(asked.to_datetime, "to_datetime", now_ms))
+    elif asked.by_duration is not None:
         back_ms = parse_duration_ms(asked.by_duration, "by_duration")
-        return log.offset_at(partition, max(now_ms - back_ms, 0))
-    if asked.to_earliest:
-        return begin
-    if asked.to_latest:
-        return end
-    if asked.to_offset is not None:
-        return asked.to_offset
-    if asked.shift_by is not None:
-        return at + asked.shift_by
-    positions = {_number(name): offset for name, offset in (asked.positions or {}).items()}
-    if partition not in positions:
-        raise BadInput(f"positions: partition {partition} is missing", "positions")
-    return positions[partition]
+        found = log.offsets_at(max(now_ms - back_ms, 0))
+    elif asked.to_latest:
+        found = ends
+    elif asked.to_offset is not None:
+        found = [asked.to_offset] * len(begins)
+    elif asked.shift_by is not None:
+        found = [at + asked.shift_by for at in now]
+    return dict(enumerate(found))
 
 
 def _number(text: str) -> int:
@@ -191,7 +198,7 @@ def _rate(log: StreamLog, parts: list[RewindPart], ends: list[int]) -> float:
     """Events a second that this process reads and encodes, measured on some of those to come."""
     started, count = time.perf_counter(), 0
     for part in parts:
-        if count >= REWIND_SAMPLE_RECORDS:
+        if count >= REWIND_SAMPLE_RECORDS or time.perf_counter() - started > REWIND_SAMPLE_S:
             break
         if part.target < ends[part.partition]:
             room = REWIND_SAMPLE_RECORDS - count

@@ -3,9 +3,10 @@
     acked <= taken <= given      per partition, next offsets
 
 `acked` is the checkpoint. With ack=manual a member says it; with ack=auto it is what its living
-connection took GROUP_SETTLE_S ago, or at a clean end. A partition that is to move is given no more
-of; it moves once all that was given is acknowledged, or its member has gone. What goes on elsewhere
-goes on at `acked`: at least once, never a skip (I9).
+connection took GROUP_SETTLE_S ago, or at a clean end; behind another gateway that is its client's
+connection there, by that gateway's word (topics/stream_passage.py). A partition that is to move is
+given no more of; it moves once all that was given is acknowledged, or its member has gone. What
+goes on elsewhere goes on at `acked`: at least once, never a skip (I9).
 
 No I/O and no clock (`now`: seconds, monotonic): everything runs on one event loop.
 """
@@ -21,6 +22,7 @@ from engine.errors import BadInput, Conflict, FirecellError, Precondition
 from engine.limits import GROUP_SETTLE_S, GROUP_TICK_S, STREAM_UNACKED_MAX
 from topics.filters import Filter
 from topics.groups_assign import assign
+from topics.stream_passage import Passage
 from topics.stream_reader import Page
 
 
@@ -67,6 +69,7 @@ class Member:
         self.sending_since: float | None = None
         self.leaving = False  # its stream has ended; it may still acknowledge
         self.abort: Callable[[], None] | None = None  # ends a connection that takes nothing
+        self.passage: Passage | None = None  # its client is another gateway's
 
     def places(self) -> dict[int, int]:
         """Partition -> next offset, of what may be given now."""
@@ -102,16 +105,24 @@ class Member:
 
     def took(self, pages: Sequence[Page], now: float) -> None:
         """The connection has taken what was sent."""
-        for page in pages:
-            share = self.shares.get(page.partition)
-            if share is None or share.given < page.next:
+        places = {page.partition: page.next for page in pages}
+        if self.passage is not None:
+            self.passage.hold(places)
+        else:
+            self.passed(places, now)
+
+    def passed(self, places: Mapping[int, int], now: float) -> None:
+        """Its client's connection has taken all below these next offsets."""
+        for partition, following in places.items():
+            share = self.shares.get(partition)
+            if share is None or share.given < following:
                 continue
-            share.taken = max(share.taken, page.next)
-            if not self.manual and share.acked < page.next:
+            share.taken = max(share.taken, following)
+            if not self.manual and share.acked < following:
                 moment = now - now % GROUP_TICK_S + GROUP_TICK_S
                 if share.trail and share.trail[-1][0] == moment:
                     share.trail.pop()
-                share.trail.append((moment, page.next))
+                share.trail.append((moment, following))
 
     def skip(self, partition: int, floor: int) -> None:
         """Go on at `floor`: the retention has dropped what was before."""
@@ -127,7 +138,8 @@ class Member:
         """Whether its lease has ended."""
         if self.manual:
             return self.unacknowledged() and now - self.progress_at > self.lease_s
-        return self.sending_since is not None and now - self.sending_since > self.lease_s
+        since = self.sending_since if self.passage is None else self.passage.waiting_since
+        return since is not None and now - since > self.lease_s
 
 
 class GroupState:

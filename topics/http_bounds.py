@@ -159,6 +159,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The next one in line; read on when few are left."""
+        if self._parks and not self.transport.is_closing():
+            self.transport.set_write_buffer_limits()
         self._parks = False
         super().on_response_complete()
         closing = self.transport.is_closing()
@@ -173,8 +175,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._watch_rest()
 
     def _park(self) -> None:
-        """A stream begins."""
+        """A stream begins. Whoever waits for room waits until the kernel has taken everything:
+        what a stream has sent by then counts as taken."""
         self._parks = True
+        if not self.transport.is_closing():
+            self.transport.set_write_buffer_limits(high=0)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; trailers come here too, and are nobody's."""

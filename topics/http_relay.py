@@ -4,9 +4,12 @@ The gateway's way to its cells (topics/http_client.py) takes whole answers; this
 on as it comes, and reads no faster than the client takes: at most STREAM_RELAY_BYTES are held. One
 connection per request; what breaks on the way breaks the client's connection too, so that a cut
 stream never looks like one that has ended. A stream ends with this process's drain, behind a whole
-record: so it comes here plain, and is compressed here. What the other process has sent until then
-may count as taken there, so it is passed on first: the other one is told that nobody asks any
-more, and closes behind its last bytes. Lives on one event loop.
+record: so it comes here plain, and is compressed here. The other process is told that nobody asks
+any more, and closes behind its last bytes, which are passed on.
+
+A group's stream counts as taken where its groups are coordinated, so that process is told what has
+arrived: each time the client's connection has taken everything, how many bytes that were
+(topics/stream_passage.py), in chunks of a request body without an end. Lives on one event loop.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from topics.http_client import Request
 from topics.http_routes import SSE_TYPE
 from topics.http_streaming import abort_of, park, until_gone
 from topics.stream_format import Gzip, gzip_of
+from topics.stream_passage import passed_line
 
 _PASSED_ON = ("content-type", "cache-control", "retry-after", "allow", "vary")
 _CARRIED = ("authorization", "accept", "content-type", "last-event-id")
@@ -92,6 +96,7 @@ class Relayed(Response):
         writer: asyncio.StreamWriter,
         gzip: Gzip | None,
         left: Callable[[Relayed], None],
+        reporting: bool,
     ) -> None:
         status = answer.parser.get_status_code()
         headers = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
@@ -107,6 +112,8 @@ class Relayed(Response):
         self._reader = reader
         self._writer = writer
         self._left = left
+        self._reporting = reporting and bool(self._record_end)
+        self._arrived = 0  # bytes that the client's connection has taken
         self._ending = asyncio.Event()
         self._cut = asyncio.Event()
 
@@ -119,7 +126,7 @@ class Relayed(Response):
             head = {"type": "http.response.start", "status": self.status_code}
             await send({**head, "headers": self.raw_headers})
             gone = asyncio.create_task(until_gone(receive))
-            work = asyncio.create_task(self._pass_on(send))
+            work = asyncio.create_task(self._pass_on(send, gone))
             tasks = [gone, work, asyncio.create_task(self._cut.wait())]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if not gone.done() and not (work.done() and work.result()):
@@ -148,7 +155,7 @@ class Relayed(Response):
         if self._ending.is_set():
             self._cut.set()
 
-    async def _pass_on(self, send: Send) -> bool:
+    async def _pass_on(self, send: Send, gone: asyncio.Task[None]) -> bool:
         """Whether the answer came to its end, or in a drain to that of its last whole record."""
         ending: asyncio.Future[Any] = asyncio.ensure_future(self._ending.wait())
         feeding: asyncio.Future[Any] | None = None
@@ -163,6 +170,8 @@ class Relayed(Response):
                     self._tail = (self._tail + body)[-max(len(self._record_end), 1) :]
                     piece = self._gzip.add(body) if self._gzip is not None else body
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    if self._reporting:
+                        await self._report(send, gone, len(body))
                 if self._answer.whole or (closed and self._between()):
                     rest = self._gzip.end() if self._gzip is not None else b""
                     await send({"type": "http.response.body", "body": rest})
@@ -181,6 +190,17 @@ class Relayed(Response):
             ending.cancel()
             if feeding is not None:
                 feeding.cancel()
+
+    async def _report(self, send: Send, gone: asyncio.Task[None], size: int) -> None:
+        """Wait until the client's connection has taken what was sent, `size` bytes more of the
+        stream, and say so. To a client that has gone the server sends nothing, and waits for
+        nothing."""
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await asyncio.sleep(0)  # a connection that was lost just now is `gone` after this turn
+        self._arrived += size
+        if not (gone.done() or self._ending.is_set() or self._writer.is_closing()):
+            line = passed_line(self._arrived)
+            self._writer.write(b"%x\r\n%b\r\n" % (len(line), line))
 
     def _between(self) -> bool:
         """Whether no record has begun and not ended of what was passed on."""
@@ -204,18 +224,28 @@ class Relays:
         self._ending = False
 
     async def relay(
-        self, url: str, call: Call, target: str, headers: Mapping[str, str], body: bytes = b""
+        self,
+        url: str,
+        call: Call,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        reporting: bool = False,
     ) -> Relayed:
-        """Ask `url` for `target` and give the answer on. Unavailable when it can't be reached or
-        says nothing."""
+        """Ask `url` for `target` and give the answer on; `reporting`: say there how much of a
+        stream has arrived (then there is no `body`). Unavailable when it can't be reached or says
+        nothing."""
+        more = {"transfer-encoding": "chunked"} if reporting else {}
         request = Request(
             call.route.method,
             target + query_of(call),
-            {**headers, **carried(call), "connection": "close"},
+            {**headers, **carried(call), **more, "connection": "close"},
             body,
         )
         answer, reader, writer = await _asked(url, request)
-        found = Relayed(answer, reader, writer, gzip_of(call.headers), self._open.discard)
+        gzip = gzip_of(call.headers)
+        found = Relayed(answer, reader, writer, gzip, self._open.discard, reporting)
         self._open.add(found)
         if self._ending:
             found.end()

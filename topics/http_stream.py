@@ -40,6 +40,7 @@ from topics.http_relay import Relayed, Relays
 from topics.http_streaming import StreamResponse, Write
 from topics.stream import Counts, Delivery, Feed, Loose, Source
 from topics.stream_format import Framing, framing_of, gzip_of
+from topics.stream_passage import Passage
 from topics.stream_reader import Ends, PageReader
 from topics.stream_since import LATEST, Start, StreamLog, parse_since, place
 
@@ -120,11 +121,19 @@ class Streams:
         self._relays.cut_all()
 
     async def passed_on(
-        self, url: str, call: Call, target: str, headers: Mapping[str, str], body: bytes = b""
+        self,
+        url: str,
+        call: Call,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        reporting: bool = False,
     ) -> Relayed:
-        """Another process's answer; a stream ends with this process's own."""
+        """Another process's answer; a stream ends with this process's own. `reporting`: as
+        `Relays.relay`."""
         self._loop = asyncio.get_running_loop()
-        return await self._relays.relay(url, call, target, headers, body)
+        return await self._relays.relay(url, call, target, headers, body, reporting=reporting)
 
     async def close(self) -> None:
         """Keep the checkpoints, and give everything back."""
@@ -152,7 +161,7 @@ class Streams:
         if asked.group is None:
             feed: Feed = await self._loose(asked)
             return self._response(call, asked, feed, lambda clean: None)
-        elsewhere = await self._elsewhere(call)
+        elsewhere = await self._elsewhere(call, reporting=True)
         if elsewhere is not None:
             return elsewhere
         client = (header(call.headers, b"user-agent") or b"a client").decode("latin-1")[:80]
@@ -162,14 +171,22 @@ class Streams:
                 asked.clamp, client,
             )
         )  # fmt: skip
+        if header(call.headers, _FORWARDED.encode()) is not None:
+            member.passage = Passage(self.groups.clock, member.passed)
         response = self._response(
-            call, asked, member, lambda clean: self.groups.leave(member, clean=clean)
-        )
+            call, asked, member, lambda clean: self.groups.leave(member, clean=clean),
+            member.passage,
+        )  # fmt: skip
         member.abort = response.abort
         return response
 
     def _response(
-        self, call: Call, asked: _Asked, feed: Feed, left: Callable[[bool], None]
+        self,
+        call: Call,
+        asked: _Asked,
+        feed: Feed,
+        left: Callable[[bool], None],
+        passage: Passage | None = None,
     ) -> StreamResponse:
         delivery = Delivery(
             self._source, feed, asked.wanted, asked.framing,
@@ -179,15 +196,15 @@ class Streams:
         self._loop = asyncio.get_running_loop()
 
         async def run(write: Write) -> None:
-            await delivery.run(write)
+            await delivery.run(write if passage is None else passage.counted(write))
 
         def ended(clean: bool) -> None:
             self._responses.pop(feed, None)
             self.counts.open -= 1
             left(clean and feed.ended is None)
 
-        gzip = gzip_of(call.headers)
-        found = StreamResponse(run, ended, asked.framing.media_type, gzip)
+        gzip = gzip_of(call.headers) if passage is None else None  # bytes are counted as written
+        found = StreamResponse(run, ended, asked.framing.media_type, gzip, passage)
         self._responses[feed] = found
         return found
 
@@ -332,8 +349,11 @@ class Streams:
 
     # --- which gateway ---
 
-    async def _elsewhere(self, call: Call, body_bytes_max: int = 0) -> Response | None:
-        """The coordinating gateway's answer; None when that is this one."""
+    async def _elsewhere(
+        self, call: Call, body_bytes_max: int = 0, *, reporting: bool = False
+    ) -> Response | None:
+        """The coordinating gateway's answer; None when that is this one. `reporting`: it is told
+        how much of it has arrived."""
         url = await asyncio.to_thread(self._leadership.leader)
         if url is None:
             return None
@@ -343,7 +363,8 @@ class Streams:
         path = call.route.path
         for name, part in call.parts.items():
             path = path.replace(f"{{{name}}}", quote(part, safe=""))
-        return await self.passed_on(url, call, path, {_FORWARDED: "1"}, body)
+        headers = {_FORWARDED: "1"}
+        return await self.passed_on(url, call, path, headers, body, reporting=reporting)
 
 
 def _one_of(query: Mapping[str, str], name: str, words: tuple[str, str]) -> str:

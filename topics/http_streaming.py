@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope
@@ -20,10 +20,23 @@ CONNECTION = "firecell.connection"  # ASGI extension of topics/http_bounds.py: i
 Write = Callable[[bytes], Awaitable[None]]
 
 
-async def until_gone(receive: Receive) -> None:
-    """Return when the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class Behind(Protocol):
+    """Another process that passes a stream on, and says how far its client is
+    (topics/stream_passage.py)."""
+
+    def heard(self, body: bytes) -> None:
+        """What it says."""
+
+    def untaken(self) -> int:
+        """Bytes that its client has not taken."""
+
+
+async def until_gone(
+    receive: Receive, heard: Callable[[bytes], None] = lambda body: None
+) -> None:
+    """Return when the client has left. `heard` gets what it says until then."""
+    while (message := await receive())["type"] != "http.disconnect":
+        heard(message.get("body", b""))
 
 
 def abort_of(scope: Scope) -> Callable[[], None]:
@@ -48,7 +61,8 @@ def _connection(scope: Scope) -> dict[str, Any]:
 
 class StreamResponse(Response):
     """`run(write)` writes the body; `ended(clean)` is called once, whatever ends it: clean when
-    `run` came to its end and the connection took everything while the client was still there."""
+    `run` came to its end and the connection took everything while the client was still there;
+    that is the client's connection `behind` another process, if that passes the stream on."""
 
     def __init__(
         self,
@@ -56,6 +70,7 @@ class StreamResponse(Response):
         ended: Callable[[bool], None],
         media_type: str,
         gzip: Gzip | None,
+        behind: Behind | None = None,
     ) -> None:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         if gzip is not None:
@@ -66,6 +81,7 @@ class StreamResponse(Response):
         self._run = run
         self._ended = ended
         self._gzip = gzip
+        self._behind = behind
         self._work: asyncio.Task[bool] | None = None
         self._aborted = False
 
@@ -83,8 +99,13 @@ class StreamResponse(Response):
         try:
             head = {"type": "http.response.start", "status": self.status_code}
             await send({**head, "headers": self.raw_headers})
-            gone = asyncio.create_task(until_gone(receive))
-            self._work = asyncio.create_task(self._all(send, gone, untaken_of(scope)))
+            untaken, behind = untaken_of(scope), self._behind
+            if behind is None:
+                gone = asyncio.create_task(until_gone(receive))
+            else:
+                gone = asyncio.create_task(until_gone(receive, behind.heard))
+                untaken = behind.untaken
+            self._work = asyncio.create_task(self._all(send, gone, untaken))
             await asyncio.wait({gone, self._work}, return_when=asyncio.FIRST_COMPLETED)
             if self._work.done() and not self._aborted:
                 clean = self._work.result()
@@ -121,11 +142,16 @@ class StreamResponse(Response):
 
 
 async def _all_taken(gone: asyncio.Task[None], untaken: Callable[[], int]) -> bool:
-    """Wait for the last bytes; False when the client leaves before, or takes too long."""
-    deadline = asyncio.get_running_loop().time() + HTTP_TAKE_WAIT_S
+    """Wait for the last bytes; False when the client leaves before, or takes nothing for long."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + HTTP_TAKE_WAIT_S
     await asyncio.sleep(0)  # a connection that was lost just now is `gone` after this turn
-    while untaken() and not gone.done():
-        if asyncio.get_running_loop().time() > deadline:
+    left = untaken()
+    while left and not gone.done():
+        if clock() > deadline:
             return False
         await asyncio.sleep(WAIT_STEP_S)
+        before, left = left, untaken()
+        if left < before:  # behind another gateway there may be megabytes
+            deadline = clock() + HTTP_TAKE_WAIT_S
     return not gone.done()

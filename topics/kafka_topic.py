@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.errors import Misconfigured, NotFound, Unavailable
 from engine.limits import (
@@ -37,6 +37,14 @@ from topics.kafka_client import (
 from topics.urls import KafkaPlace
 
 _log = logging.getLogger("firecell.kafka")
+
+
+class _Place(NamedTuple):
+    """What Kafka answers about one partition; both -1 where there is nothing. The timestamp comes
+    only with look-ups by time."""
+
+    offset: int
+    timestamp: int
 
 
 class KafkaTopic:
@@ -90,30 +98,38 @@ class KafkaTopic:
 
     def end(self, partition: int) -> int:
         """One partition's next offset."""
-        return self._ask({partition: self._admin_module.OffsetSpec.latest()})[partition]
+        return self._ask({partition: self._admin_module.OffsetSpec.latest()})[partition].offset
 
     def begin(self, partition: int) -> int:
         """One partition's oldest kept offset."""
-        return self._ask({partition: self._admin_module.OffsetSpec.earliest()})[partition]
+        return self._ask({partition: self._admin_module.OffsetSpec.earliest()})[partition].offset
 
-    def offset_at(self, partition: int, time_ms: int) -> int:
-        """First offset appended at `time_ms` or later. Kafka says -1 where there is none: that is
-        the end; before the oldest kept it says the oldest (clamped)."""
-        time_ms = min(max(time_ms, 0), 2**62)
-        spec = self._admin_module.OffsetSpec.for_timestamp(time_ms)
-        end = self.end(partition)  # before: what is appended meanwhile lies behind it
-        found = self._ask({partition: spec})[partition]
-        return end if found < 0 else found
+    def offsets_at(self, time_ms: int) -> list[int]:
+        """Per partition the first offset appended at `time_ms` or later. Kafka says -1 where there
+        is none: that is the end; before the oldest kept it says the oldest (clamped)."""
+        ends = self.ends()  # before: what is appended meanwhile lies behind them
+        found = self._offsets(self._since(time_ms))
+        return [end if at < 0 else at for at, end in zip(found, ends, strict=True)]
+
+    def oldest_ms(self) -> list[int]:
+        """Per partition the append time of the oldest kept record; -1 where there is none."""
+        return [place.timestamp for place in self._places(self._since(0))]
+
+    def _since(self, time_ms: int) -> Any:
+        return self._admin_module.OffsetSpec.for_timestamp(min(max(time_ms, 0), 2**62))
 
     def _offsets(self, spec: Any) -> list[int]:
+        return [place.offset for place in self._places(spec)]
+
+    def _places(self, spec: Any) -> list[_Place]:
         found = self._ask(dict.fromkeys(range(self.partitions), spec))
         return [found[partition] for partition in range(self.partitions)]
 
-    def _ask(self, specs: Mapping[int, Any]) -> dict[int, int]:
+    def _ask(self, specs: Mapping[int, Any]) -> dict[int, _Place]:
         """Ask the leaders; while those are changing, again and again for a while."""
         return when_settled(lambda: self._ask_anew(specs))
 
-    def _ask_anew(self, specs: Mapping[int, Any]) -> dict[int, int]:
+    def _ask_anew(self, specs: Mapping[int, Any]) -> dict[int, _Place]:
         """Ask the leaders. The client keeps who leads for minutes, and a broker that was started
         again refuses whoever knows it from before: after a failure it is asked who leads now."""
         try:
@@ -127,7 +143,7 @@ class KafkaTopic:
                 return self._ask_once(specs)
             raise
 
-    def _ask_once(self, specs: Mapping[int, Any]) -> dict[int, int]:
+    def _ask_once(self, specs: Mapping[int, Any]) -> dict[int, _Place]:
         what = f"looking up offsets of {self.name!r}"
         asked = {self._kafka.TopicPartition(self.name, p): spec for p, spec in specs.items()}
         try:
@@ -135,7 +151,10 @@ class KafkaTopic:
         except self._kafka.KafkaException as error:
             raise failure_of(error, what) from None
         answers = results_of(futures, what)
-        return {place.partition: answer.offset for place, answer in answers.items()}
+        return {
+            place.partition: _Place(answer.offset, answer.timestamp)
+            for place, answer in answers.items()
+        }
 
     # --- how it was made ---
 

@@ -29,6 +29,7 @@ from engine.errors import (
     BadInput,
     NotFound,
     Precondition,
+    RetentionPassed,
     TooLarge,
     Unavailable,
     invariant,
@@ -170,10 +171,24 @@ class EmbeddedLog:
         """Append time of the newest record, Unix ms; 0 when there never was one."""
         return self._tail().last_ms
 
-    def offset_at(self, partition: int, time_ms: int) -> int:
-        """First kept offset appended at `time_ms` or later; the end when there is none."""
-        self._check_partition(partition)
+    def offsets_at(self, time_ms: int) -> list[int]:
+        """Per partition the first kept offset appended at `time_ms` or later; the end where there
+        is none."""
         self._table.look()
+        return [self._offset_at(partition, time_ms) for partition in range(self.partitions)]
+
+    def oldest_ms(self) -> list[int]:
+        """Per partition the append time of the oldest kept event, Unix ms; -1 where there is
+        none."""
+        while True:
+            begins = self.begin_offsets()
+            try:
+                firsts = [self.read(partition, at, 1, 1) for partition, at in enumerate(begins)]
+            except RetentionPassed:  # it took the oldest since
+                continue
+            return [records[0].time_ms if records else -1 for records in firsts]
+
+    def _offset_at(self, partition: int, time_ms: int) -> int:
         while True:
             newest = self._table.newest()  # before locating, as in `read`
             number = self._table.locate_time(time_ms)

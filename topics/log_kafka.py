@@ -136,11 +136,17 @@ class KafkaLog:
         self._check_open()
         return self._topic.ends()
 
-    def offset_at(self, partition: int, time_ms: int) -> int:
-        """First kept offset appended at `time_ms` or later; the end when there is none."""
+    def offsets_at(self, time_ms: int) -> list[int]:
+        """Per partition the first kept offset appended at `time_ms` or later; the end where there
+        is none. Two questions to each broker."""
         self._check_open()
-        self._check_partition(partition)
-        return self._topic.offset_at(partition, time_ms)
+        return self._topic.offsets_at(time_ms)
+
+    def oldest_ms(self) -> list[int]:
+        """Per partition the append time of the oldest kept event, Unix ms; -1 where there is none.
+        One question to each broker."""
+        self._check_open()
+        return self._topic.oldest_ms()
 
     def commit(self, group: str, positions: Mapping[int, int]) -> None:
         """Keep next offsets of some partitions for a group. BadInput; Precondition while the group

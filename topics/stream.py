@@ -193,13 +193,8 @@ class Delivery:
         now_ms = self._source.now_ms()
         if self._until_ms is None or self._final or now_ms < self._until_ms:
             return
-        log, until_ms = self._source.log, self._until_ms
-
-        def stops() -> list[int]:
-            return [log.offset_at(partition, until_ms) for partition in range(log.partitions)]
-
-        self._stops = await asyncio.to_thread(stops)
-        self._final = now_ms >= until_ms + STREAM_UNTIL_MARGIN_MS
+        self._stops = await asyncio.to_thread(self._source.log.offsets_at, self._until_ms)
+        self._final = now_ms >= self._until_ms + STREAM_UNTIL_MARGIN_MS
         await self._source.ends.look()
 
     def _places(self) -> list[Place]:

@@ -96,17 +96,17 @@ def place(log: StreamLog, start: Start, now_ms: int, *, clamp: bool) -> Placed:
         return Placed(dict(enumerate(begins)), [])
     if start.vector is not None:
         return checked(start.vector, begins, ends, clamp=clamp)
-    at = {partition: log.offset_at(partition, start.time_ms) for partition in range(len(begins))}
+    at = dict(enumerate(log.offsets_at(start.time_ms)))
     if start.time_ms >= now_ms - log.retention_ms:
         return Placed(at, [])  # nothing younger than the retention is ever dropped
     gaps = []
+    oldest = log.oldest_ms()
     for partition, offset in at.items():
         if offset != begins[partition] or offset == 0:
             continue
-        kept = log.read(partition, offset, 1, 1)
-        if kept and kept[0].time_ms <= start.time_ms:
+        if 0 <= oldest[partition] <= start.time_ms:
             continue
-        to = format_ms(kept[0].time_ms) if kept else None
+        to = format_ms(oldest[partition]) if oldest[partition] >= 0 else None
         gaps.append(gap(partition, None, offset, format_ms(start.time_ms), to))
     if gaps and not clamp:
         raise passed("since", begins)

@@ -50,8 +50,8 @@ import org.apache.hadoop.hbase.util.CommonFSUtils;
  * {@code java -cp CONF:JARS Tables.java [ZOOKEEPER_HOST:PORT]}. It prints {@code ready} when HBase
  * answers; then each line of standard input is a command, its words separated by tabs, and each is
  * answered by one line: {@code ok}, {@code ok TAB result}, {@code error TAB one line}. Logs go to
- * standard error and to log4j's file. The end of standard input ends it. Every command may be
- * repeated after a failure.
+ * standard error and to log4j's file. The end of standard input ends it, and so does that of the
+ * process that started it, at once. Every command may be repeated after a failure.
  *
  * <pre>
  * create   TABLE VERSIONS ENCODING BLOOM SPLITS [SETTINGS]   one family "f"; SPLITS: hex,hex,...
@@ -85,6 +85,7 @@ public final class Tables {
     private static final String STAGING = "firecell-staging";
     private static final int COPY_BYTES = 1 << 16;
     private static final int LINE_BYTES_MAX = 1 << 20;
+    private static final int WATCH_MS = 50;
     private static final int TOGETHER_MAX = 6; // HBase works on several tables at once
     private static final int RETRIES_MAX = 6; // some 10 s: the caller has time-outs of its own
 
@@ -102,6 +103,7 @@ public final class Tables {
     public static void main(String[] arguments) throws Exception {
         PrintStream answers = new PrintStream(new FileOutputStream(FileDescriptor.out), true);
         System.setOut(System.err); // no library may write between our answers
+        endWithCaller();
         Configuration configuration = HBaseConfiguration.create();
         if (arguments.length > 0) {
             int colon = arguments[0].lastIndexOf(':');
@@ -115,6 +117,28 @@ public final class Tables {
             answers.println("ready");
             new Tables(configuration, connection, System.in).serve(answers);
         }
+    }
+
+    /** A caller that was killed is typed again: what it had asked for must not go on beside that. The
+     * end of standard input is seen only between two commands. */
+    private static void endWithCaller() {
+        long caller = callerNow();
+        Thread watch = new Thread(() -> {
+            while (callerNow() == caller) {
+                try {
+                    Thread.sleep(WATCH_MS);
+                } catch (InterruptedException ignored) {
+                    return;
+                }
+            }
+            Runtime.getRuntime().halt(1);
+        });
+        watch.setDaemon(true);
+        watch.start();
+    }
+
+    private static long callerNow() {
+        return ProcessHandle.current().parent().map(ProcessHandle::pid).orElse(0L);
     }
 
     private void serve(PrintStream answers) throws IOException {

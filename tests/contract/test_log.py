@@ -140,16 +140,23 @@ class TestRead:
 
 
 class TestTime:
-    def test_offset_at_is_the_first_at_or_after_a_time(self, log: Log) -> None:
+    def test_offsets_at_are_the_first_at_or_after_a_time(self, log: Log) -> None:
         model = fill(log, 30, seed=3)
         times = sorted({record.time_ms for rows in model for record in rows})
         for time_ms in [0, *times, *(t + 1 for t in times), times[-1] + 10**6]:
-            for partition, rows in enumerate(model):
-                expected = sum(record.time_ms < time_ms for record in rows)
-                assert log.offset_at(partition, time_ms) == expected
+            expected = [sum(record.time_ms < time_ms for record in rows) for rows in model]
+            assert log.offsets_at(time_ms) == expected
+
+    def test_the_oldest_are_the_first_records_times(self, log: Log) -> None:
+        first = [(2, b"first"), (4, b"first")]
+        placed = log.append(first)
+        log.append(first)
+        assert log.oldest_ms() == [-1, -1, placed[0][1], -1, placed[1][1]]
 
     def test_an_empty_partition_begins_and_ends_at_zero(self, log: Log) -> None:
-        assert log.offset_at(0, 0) == log.offset_at(0, 2**62) == 0
+        nothing = [0] * PARTITIONS
+        assert log.offsets_at(0) == log.offsets_at(2**62) == nothing
+        assert log.oldest_ms() == [-1] * PARTITIONS
 
 
 class TestGroups:

@@ -71,12 +71,19 @@ class MemoryLog:
         """The ends."""
         return [len(records) for records in self._records]
 
-    def offset_at(self, partition: int, time_ms: int) -> int:
+    def offsets_at(self, time_ms: int) -> list[int]:
         """First at `time_ms` or later."""
-        for record in self._records[partition][self._begin[partition] :]:
-            if record.time_ms >= time_ms:
-                return record.offset
-        return len(self._records[partition])
+        return [
+            next((r.offset for r in records[begin:] if r.time_ms >= time_ms), len(records))
+            for records, begin in zip(self._records, self._begin, strict=True)
+        ]
+
+    def oldest_ms(self) -> list[int]:
+        """-1 where there is none."""
+        return [
+            records[begin].time_ms if begin < len(records) else -1
+            for records, begin in zip(self._records, self._begin, strict=True)
+        ]
 
     def commit(self, group: str, positions: Mapping[int, int]) -> None:
         """Kept at once."""

@@ -29,6 +29,10 @@ class Wire(asyncio.Transport):
         self.reading = True
         self.ended = ""
         self.untaken = 0
+        self.high: int | None = None
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high = high
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -185,6 +189,27 @@ def test_only_streams_park(kind: str, monkeypatch: pytest.MonkeyPatch):
         return ended
 
     assert asyncio.run(scenario()) == ("aborted" if kind == "page" else "")
+
+
+def test_a_stream_waits_until_everything_is_taken_and_the_next_answer_does_not():
+    """What a stream has sent counts as taken: up to 64 KB of it were still here."""
+    highs: list[int | None] = []
+
+    async def scenario() -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if not highs:
+                park(scope)
+            highs.append(wire.high)
+            await answer(send, b"body")
+
+        protocol, wire = connected(app)
+        for number in range(2):
+            protocol.data_received(REQUEST % number)
+            await asyncio.sleep(0.01)
+        protocol.connection_lost(None)
+
+    asyncio.run(scenario())
+    assert highs == [0, None]
 
 
 def test_a_client_that_takes_nothing_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch):

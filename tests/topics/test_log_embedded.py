@@ -228,8 +228,8 @@ class TestRoll:
         monkeypatch.setattr(Segment, "read", read_then_roll)
         assert [record.frame for record in reader.read(0, 1, 10, 100)] == [b"b"]
         monkeypatch.setattr(Segment, "first_at", look_up_then_roll)
-        assert reader.offset_at(0, clock.now_ms + 1) == 4  # not 3, the end that it saw
-        assert reader.offset_at(0, clock.now_ms) == 4
+        assert reader.offsets_at(clock.now_ms + 1)[0] == 4  # not 3, the end that it saw
+        assert reader.offsets_at(clock.now_ms)[0] == 4
         assert read_all(reader, 0) == [b"a", b"b", b"c", b"b", b"c"]
         reader.close()
         writer.close()
@@ -265,7 +265,9 @@ class TestRetention:
         assert log.end_offsets() == [8, 8, 0, 0]
         assert read_all(log, 0) == [b"6", b"6"]
         assert log.stats()["disk_bytes"] < disk
-        assert log.offset_at(0, 0) == 6
+        assert log.offsets_at(0) == [6, 4, 0, 0]
+        kept = [log.read(partition, at, 1, 1) for partition, at in enumerate([6, 4, 0, 0])]
+        assert log.oldest_ms() == [found[0].time_ms if found else -1 for found in kept]
         for offset in (0, 5):
             with pytest.raises(RetentionPassed) as caught:
                 log.read(0, offset, 10, 100)
@@ -359,7 +361,6 @@ class TestTime:
                 times[partition].append(clock.now_ms)
         assert len(folders(tmp_path)) > 2
         for moment in range(START_MS - 1, clock.now_ms + 2):
-            for partition in range(4):
-                expected = sum(time < moment for time in times[partition])
-                assert log.offset_at(partition, moment) == expected
+            expected = [sum(time < moment for time in times[partition]) for partition in range(4)]
+            assert log.offsets_at(moment) == expected
         log.close()
