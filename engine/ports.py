@@ -6,7 +6,7 @@ append time. A vector of positions always means the *next* offset per partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -51,8 +51,14 @@ class Log(Protocol):
     def offset_at(self, partition: int, time_ms: int) -> int:
         """First offset appended at `time_ms` or later; the end when there is none."""
 
-    def commit(self, group: str, positions: Mapping[int, int]) -> None:
-        """Keep next offsets of some partitions for a group; synced."""
+    def commit(
+        self,
+        group: str,
+        positions: Mapping[int, int],
+        fence: Callable[[], None] | None = None,
+    ) -> None:
+        """Keep next offsets of some partitions for a group; synced. `fence` is called right before
+        the write, and what it raises prevents it."""
 
     def committed(self, group: str) -> dict[int, int]:
         """The group's kept next offsets; empty for a group never seen."""

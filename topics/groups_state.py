@@ -21,6 +21,7 @@ from engine.errors import BadInput, Conflict, FirecellError, Precondition
 from engine.limits import GROUP_SETTLE_S, GROUP_TICK_S, STREAM_UNACKED_MAX
 from topics.filters import Filter
 from topics.groups_assign import assign
+from topics.groups_lock import Tenure
 from topics.stream_reader import Page
 
 
@@ -70,7 +71,7 @@ class Member:
 
     def places(self) -> dict[int, int]:
         """Partition -> next offset, of what may be given now."""
-        if self.leaving:
+        if self.leaving or not self.state.tenure.holds():
             return {}
         return {
             partition: share.given
@@ -88,7 +89,7 @@ class Member:
         share = self.shares.get(page.partition)
         if share is None or share.goes_to is not None or share.given != page.first:
             return False
-        if self.ended is not None or self.leaving:
+        if self.ended is not None or self.leaving or not self.state.tenure.holds():
             return False
         if not self.unacknowledged():
             self.progress_at = now
@@ -131,10 +132,14 @@ class Member:
 
 
 class GroupState:
-    """A group while it has members, or a checkpoint that is not kept yet."""
+    """A group while it has members, or a checkpoint that is not kept yet; no longer than this
+    gateway's `tenure`."""
 
-    def __init__(self, name: str, wanted: Filter, vector: Mapping[int, int]) -> None:
+    def __init__(
+        self, name: str, wanted: Filter, vector: Mapping[int, int], tenure: Tenure
+    ) -> None:
         self.name = name
+        self.tenure = tenure
         self.filter = wanted
         self.members: dict[str, Member] = {}
         self.shares = {partition: Share(offset) for partition, offset in vector.items()}
@@ -157,6 +162,14 @@ class GroupState:
             share.member = share.goes_to = None
             share.back_to(share.acked)
         member.shares = {}
+
+    def end(self, error: FirecellError) -> None:
+        """Every stream ends with `error`, and nothing more is kept."""
+        for member in self.members.values():
+            member.ended = member.ended or error
+            member.wake.set()
+            if member.abort is not None and member.sending_since is not None:
+                member.abort()
 
     def rebalance(self, now: float) -> None:
         """Aim for an even share; move what can move now."""

@@ -83,7 +83,7 @@ class _Answer:
 
 
 class Relayed(Response):
-    """The other process's answer, as it comes. `left` is called at its end."""
+    """The other process's answer, as it comes from `url`. `left` is called at its end."""
 
     def __init__(
         self,
@@ -92,7 +92,9 @@ class Relayed(Response):
         writer: asyncio.StreamWriter,
         gzip: Gzip | None,
         left: Callable[[Relayed], None],
+        url: str,
     ) -> None:
+        self.url = url
         status = answer.parser.get_status_code()
         headers = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
         kind = headers.setdefault("content-type", JSON_TYPE).partition(";")[0]
@@ -144,9 +146,18 @@ class Relayed(Response):
                 self._writer.write_eof()
 
     def cut(self) -> None:
-        """End it now, if it was to end."""
-        if self._ending.is_set():
-            self._cut.set()
+        """End it now, wherever it is."""
+        self._cut.set()
+
+    @property
+    def endless(self) -> bool:
+        """Whether it is a stream."""
+        return bool(self._record_end)
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was told to end."""
+        return self._ending.is_set()
 
     async def _pass_on(self, send: Send) -> bool:
         """Whether the answer came to its end, or in a drain to that of its last whole record."""
@@ -215,7 +226,7 @@ class Relays:
             body,
         )
         answer, reader, writer = await _asked(url, request)
-        found = Relayed(answer, reader, writer, gzip_of(call.headers), self._open.discard)
+        found = Relayed(answer, reader, writer, gzip_of(call.headers), self._open.discard, url)
         self._open.add(found)
         if self._ending:
             found.end()
@@ -228,9 +239,16 @@ class Relays:
             relayed.end()
 
     def cut_all(self) -> None:
-        """Those that have not ended yet."""
+        """Those that were told to end and have not yet."""
         for relayed in list(self._open):
-            relayed.cut()
+            if relayed.ending:
+                relayed.cut()
+
+    def leave(self, url: str) -> None:
+        """Cut the endless answers of one that is not to be listened to any more."""
+        for relayed in list(self._open):
+            if relayed.url == url and relayed.endless:
+                relayed.cut()
 
 
 async def _feed(answer: _Answer, reader: asyncio.StreamReader) -> bool:

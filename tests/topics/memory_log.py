@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.codec import encode
 from engine.errors import RetentionPassed, Unavailable
@@ -78,8 +78,15 @@ class MemoryLog:
                 return record.offset
         return len(self._records[partition])
 
-    def commit(self, group: str, positions: Mapping[int, int]) -> None:
-        """Kept at once."""
+    def commit(
+        self,
+        group: str,
+        positions: Mapping[int, int],
+        fence: Callable[[], None] | None = None,
+    ) -> None:
+        """Kept at once, unless `fence` raises."""
+        if fence is not None:
+            fence()
         self.commits += 1
         self.kept.setdefault(group, {}).update(positions)
 
