@@ -1,10 +1,10 @@
 """All living groups of a firehose: who joins and leaves, checkpoints into the log, leases.
 
-One gateway per firehose does this, for as long as its tenure holds (topics/groups_lock.py): then
-the streams end, what is known of groups is dropped, and nothing is written any more. Checkpoints lie in the log's own group
-positions, so plain tools see every group, and a successor goes on where this one was. A checkpoint
-is kept before an acknowledgement is answered, and before a group that is placed anew gets its
-first event: whatever dies, nothing is skipped (I9).
+One gateway per firehose does this (topics/groups_lock.py), for as long as its tenure holds: then
+the streams end, what is known of groups is dropped, and nothing is kept any more. Checkpoints lie
+in the log's own group positions, so plain tools see every group, and a successor goes on where this
+one was. A checkpoint is kept before an acknowledgement is answered, and before a group that is
+placed anew gets its first event: whatever dies, nothing is skipped (I9).
 
 Lives on one event loop; the log is asked in threads.
 """

@@ -60,7 +60,8 @@ class KafkaGroups:
                 fence()
             return self._alter(consumer, wanted, what)
 
-        with self._outsider(group, KAFKA_TIMEOUT_S if fence is None else KAFKA_FENCED_S) as consumer:
+        within_s = KAFKA_TIMEOUT_S if fence is None else KAFKA_FENCED_S
+        with self._outsider(group, within_s) as consumer:
             self._fetch(consumer, group)  # so that its coordinator is there
             for place in when_settled(alter):
                 if place.error is not None:

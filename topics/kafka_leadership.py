@@ -254,8 +254,8 @@ class KafkaLeadership:
         what = "confirming which gateway coordinates groups"
         try:
             errors = [one.error for one in consumer.commit(offsets=[place], asynchronous=False)]
-        except self._kafka.KafkaException as error:
-            errors = [error.args[0]]
+        except self._kafka.KafkaException as raised:
+            errors = [raised.args[0]]
         for error in errors:
             if error is not None:
                 out = error.name() in _OUT

@@ -35,7 +35,8 @@ class Gate:
         folder.mkdir()
         self.folder = folder
         firehose = f'url = "kafka://{place.servers}/{place.topic}"\npartitions = {PARTITIONS}'
-        (folder / "firecell.toml").write_text(f"[firehose]\n{firehose}\nnode = {node}\n[cells.c1]\n")
+        text = f"[firehose]\n{firehose}\nnode = {node}\n[cells.c1]\n"
+        (folder / "firecell.toml").write_text(text)
         self._log = (folder / "gateway.log").open("ab")
         self.process: subprocess.Popen[bytes]
         self.url = ""
@@ -116,6 +117,7 @@ class Saying:
 def say(log: KafkaLog, count: int) -> list[str]:
     """Posts over all partitions; their positions."""
     author = time.monotonic_ns() % 2**40
-    entries = [(n % PARTITIONS, encode(Post(author + n, author, 0, f"text {n}"))) for n in range(count)]
+    posts = [Post(author + n, author, 0, f"text {n}") for n in range(count)]
+    entries = [(n % PARTITIONS, encode(post)) for n, post in enumerate(posts)]
     placed = log.append(entries)
     return [f"{entry[0]}:{at[0]}" for entry, at in zip(entries, placed, strict=True)]
