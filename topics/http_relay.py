@@ -82,6 +82,9 @@ class _Answer:
         return found
 
 
+_Begun = tuple[_Answer, asyncio.StreamReader, asyncio.StreamWriter]  # an answer whose head is here
+
+
 class Relayed(Response):
     """The other process's answer, as it comes from `url`. `left` is called at its end."""
 
@@ -212,6 +215,7 @@ class Relays:
 
     def __init__(self) -> None:
         self._open: set[Relayed] = set()
+        self._asking: dict[asyncio.Future[_Begun], str] = {}  # no head yet -> who is asked
         self._ending = False
 
     async def relay(
@@ -225,12 +229,25 @@ class Relays:
             {**headers, **carried(call), "connection": "close"},
             body,
         )
-        answer, reader, writer = await _asked(url, request)
+        answer, reader, writer = await self._begun(url, request)
         found = Relayed(answer, reader, writer, gzip_of(call.headers), self._open.discard, url)
         self._open.add(found)
         if self._ending:
             found.end()
         return found
+
+    async def _begun(self, url: str, request: Request) -> _Begun:
+        """The head of the answer; Unavailable when `url` is left meanwhile."""
+        asking = asyncio.ensure_future(_asked(url, request))
+        self._asking[asking] = url
+        try:
+            return await asking
+        except asyncio.CancelledError:
+            if asking in self._asking:
+                raise
+            raise Unavailable(f"{url} is not to be asked any more: try again") from None
+        finally:
+            self._asking.pop(asking, None)
 
     def end_all(self) -> None:
         """The process ends: so do streams."""
@@ -245,7 +262,11 @@ class Relays:
                 relayed.cut()
 
     def leave(self, url: str) -> None:
-        """Cut the endless answers of one that is not to be listened to any more."""
+        """Cut the endless answers of one that is not to be listened to any more, and what it has
+        not begun to answer."""
+        for asking in [asking for asking, asked in self._asking.items() if asked == url]:
+            del self._asking[asking]
+            asking.cancel()
         for relayed in list(self._open):
             if relayed.url == url and relayed.endless:
                 relayed.cut()
@@ -262,9 +283,7 @@ async def _feed(answer: _Answer, reader: asyncio.StreamReader) -> bool:
     return bool(data)
 
 
-async def _asked(
-    url: str, request: Request
-) -> tuple[_Answer, asyncio.StreamReader, asyncio.StreamWriter]:
+async def _asked(url: str, request: Request) -> _Begun:
     """The head of an answer, and where the rest comes from."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _HTTP_PORT

@@ -19,7 +19,7 @@ from engine.limits import KAFKA_LEADER_SESSION_S
 from ops.stack_run import Stack
 from tests import kafka_broker
 from tests.chaos.kafka_gateways import PARTITIONS, Gate, Saying, say
-from tests.chaos.test_stream_restart import Member, check_union
+from tests.chaos.test_stream_restart import Member
 from tests.topics.http_fakes import problem
 from tests.topics.taps import Tap, eventually
 from topics.catalog import gateways_group
@@ -101,12 +101,7 @@ def test_two_gateways_split_a_group_and_one_that_leaves_hands_it_over_at_once(
     assert len(taps[0].events()) == len(taps[1].events())
 
     for gate, tap in zip(reversed(world.gates), taps, strict=True):  # each at the other one
-        spots = sorted(tuple(map(int, e["position"].split(":"))) for e in tap.events())
-        places = {str(partition): offset for partition, offset in spots}  # but for the last one
-        body = {"session": tap.session, "positions": places}
-        answer = gate.ask("POST", "/v1/groups/g/ack", json=body)
-        assert answer.status_code == 200, answer.text
-        assert places.items() <= answer.json()["positions"].items()
+        acknowledge(gate, "g", tap)
     ends = world.log.end_offsets()
     assert world.log.committed("g") == {p: end - 1 for p, end in enumerate(ends)}
     asked = second.ask("GET", "/v1/admin/groups").json()["groups"]
@@ -144,36 +139,71 @@ def test_a_stopped_leader_hands_out_nothing_more_and_a_killed_one_is_followed(
     world: World,
 ) -> None:
     first, second = world.gates
-    taps = [world.tap(gate, group="h") for gate in world.gates]
+    taps = [world.tap(gate, group="h", ack="manual", lease_s="300") for gate in world.gates]
     loose = world.tap(first)
     members = [world.member(gate) for gate in (first, second, second)]
-    saying = Saying(world.log)
+    saying = Saying(world.log, pause_s=0.1)
     worked(members)
+    eventually(lambda: all(tap.events() for tap in taps), "both have some")
+    acknowledged = acknowledge(second, "h", taps[0])  # by the other gateway
 
-    stopped = time.monotonic()
+    cuts = [time.time()]
     first.pause()
     eventually(second.leads, "the other one leads", TAKEOVER_S)
-    print(f"a stopped leader is followed after {time.monotonic() - stopped:.1f} s")
+    print(f"a stopped leader is followed after {time.time() - cuts[0]:.1f} s")
     assert taps[1].ended.wait(5), "it would never end by itself"
+    again = world.tap(second, group="h", ack="manual")
     worked(members[1:])
-    before = len(taps[0].events())
-    loose_before = len(loose.events())
+    again.wait(20)
+    spots = [tuple(map(int, event["position"].split(":"))) for event in again.events()]
+    assert all(at >= acknowledged.get(str(partition), 0) for partition, at in spots)
+    acknowledge(second, "h", again)
+    before, loose_before = len(taps[0].events()), len(loose.events())
     first.resume()
     assert taps[0].ended.wait(5)
     assert taps[0].controls("error")[0]["problem"]["status"] == 503
     assert len(taps[0].events()) == before
     assert not first.leads()
-    worked(members)  # the one at the first goes on through it
     eventually(lambda: len(loose.events()) > loose_before, "a stream without a group goes on")
     assert not loose.ended.is_set()
-    worked(members)
+    worked(members)  # the one at the first goes on through it
 
-    killed = time.monotonic()
+    cuts.append(time.time())
     second.kill()
     eventually(first.leads, "the first one leads again", TAKEOVER_S)
-    print(f"a killed leader is followed after {time.monotonic() - killed:.1f} s")
+    print(f"a killed leader is followed after {time.time() - cuts[1]:.1f} s")
     worked(members[:1])
-    check_union(saying.stop(), members)
+    check_members(saying.stop(), members, cuts)
+
+
+def acknowledge(gate: Gate, group: str, tap: Tap) -> dict[str, int]:
+    """All that came so far, but for the last one of each partition; the checkpoints."""
+    spots = sorted(tuple(map(int, e["position"].split(":"))) for e in tap.events())
+    places = {str(partition): offset for partition, offset in spots}
+    body = {"session": tap.session, "positions": places}
+    answer = gate.ask("POST", f"/v1/groups/{group}/ack", json=body)
+    assert answer.status_code == 200, answer.text
+    kept: dict[str, int] = answer.json()["positions"]
+    assert places.items() <= kept.items()
+    return kept
+
+
+def check_members(said: list[str], members: list[Member], cuts: list[float]) -> None:
+    """Every event came. What had been acknowledged came to no session again, but for what was on
+    its way to one when its gateway, or the coordinating one, was stopped or killed."""
+    wanted = set(said)
+    eventually(lambda: wanted <= {p for m in members for _, p in m.got()}, "all events", 60)
+    acks = [ack for member in members for ack in member.acked()]
+    for member in members:
+        began: dict[str, float] = {}
+        for _, when, position, session in [line for line in member.lines() if line[0] == "got"]:
+            at = float(when)
+            if any(began.setdefault(session, at) < cut <= at for cut in cuts):
+                continue
+            partition, offset = map(int, position.split(":"))
+            for acked_at, places in acks:
+                again = acked_at < at and places.get(partition, 0) > offset
+                assert not again, f"{position} came again after it was acknowledged"
 
 
 # --- a broker that goes away ---

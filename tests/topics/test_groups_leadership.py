@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -170,3 +172,17 @@ def test_a_stream_through_one_that_leads_no_more_is_cut(world: World):
         assert tap.ended.wait(5)
         assert tap.controls("end") == []
         eventually(lambda: world.tap(group="g").answer.status == 503, "nobody there")
+
+
+def test_a_request_that_hangs_at_one_that_leads_no_more_is_answered(world: World):
+    with socket.create_server(("127.0.0.1", 0)) as stopped:
+        world.elected.own = None
+        world.elected.url = f"http://127.0.0.1:{stopped.getsockname()[1]}"
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(world.ack, "0" * 16, {"0": 1})
+            connection, _ = stopped.accept()
+            assert connection.recv(1_000)
+            world.elected.url = ""
+            world.elected.changed()
+            problem(asked.result(5), 503)
+            connection.close()
