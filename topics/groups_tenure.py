@@ -95,4 +95,4 @@ class Sightings:
         last = self._last
         if last is None or last.released or last.holder == self._own or now_s >= self.free_s():
             return None
-        return last.url
+        return last.url or None

@@ -41,7 +41,7 @@ from typing import Any
 
 import msgspec
 
-from engine.errors import FirecellError, Unavailable
+from engine.errors import FirecellError, NotFound, Unavailable
 from engine.limits import (
     GATEWAY_URL_CHARACTERS_MAX,
     KAFKA_LEADER_ASK_S,
@@ -62,6 +62,7 @@ from topics.kafka_topic import KafkaTopic
 from topics.urls import KafkaPlace
 
 _log = logging.getLogger("firecell.groups")
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _NOBODY = "no gateway coordinates the firehose's groups just now: try again"
 # The member is none any more: what it knows of groups may be old.
 _OUT = frozenset({"ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID", "FENCED_INSTANCE_ID"})
@@ -81,7 +82,7 @@ _record_of = msgspec.json.Decoder(_Record)
 
 def awake_clock() -> float:
     """Seconds that also pass while the machine sleeps."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+    return time.clock_gettime(_CLOCK)
 
 
 class KafkaLeadership:
@@ -180,8 +181,8 @@ class KafkaLeadership:
             )
             while not self._stopping.is_set():
                 message = consumer.poll(KAFKA_LEADER_POLL_S)
-                if message is not None and message.error() is not None and message.error().fatal():
-                    raise failure_of(message.error(), "coordinating the gateways")
+                if message is not None and message.error() is not None:
+                    self._take_error(message.error())
                 if self._clock() >= self._due_s:
                     self._due_s = self._clock() + KAFKA_LEADER_CONFIRM_S
                     self._turn(consumer)
@@ -189,6 +190,13 @@ class KafkaLeadership:
                 self._look()
         finally:
             self._leave(consumer)
+
+    def _take_error(self, error: Any) -> None:
+        """What passes is told; for the rest, begin anew: somebody deleted the topic."""
+        failure = failure_of(error, "taking part in the gateways' group")
+        if error.fatal() or isinstance(failure, NotFound):
+            raise failure
+        self._tell_trouble(failure.message)
 
     def _settings(self) -> dict[str, Any]:
         return base_settings(self._place.servers) | {
