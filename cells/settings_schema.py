@@ -75,7 +75,9 @@ def _whole(low: int, high: int) -> _Parser:
 
 def _gateway_url(value: object, name: str, _base: Path) -> str:
     """Empty: where it listens."""
-    pattern = r"(http://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?)?"
+    pattern = r"http://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?"
+    if value == "auto":
+        return ""
     if (
         not isinstance(value, str)
         or len(value) > GATEWAY_URL_CHARACTERS_MAX
@@ -166,7 +168,7 @@ FIELDS: dict[str, Field] = {
     "http.host": Field("127.0.0.1", _text, "any but loopback needs tokens: firecell tokens create"),
     "http.port": Field(HTTP_PORT_DEFAULT, _whole(0, PORT_MAX), "0 takes a free port"),
     "http.url": Field(
-        "", _gateway_url, "how other gateways of a firehose in Kafka reach it: http://host:port"
+        "auto", _gateway_url, "where other gateways reach it; auto: where it listens"
     ),
     "tokens.file": Field("{data}/tokens.jsonl", _path, "hashes of tokens, never the tokens"),
     "snapshots.folder": Field(
