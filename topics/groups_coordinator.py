@@ -59,6 +59,7 @@ class Coordinator:
         self._states: dict[str, GroupState] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._ticker: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._trouble = ""
 
     # --- members ---
@@ -183,12 +184,13 @@ class Coordinator:
             self._drop_lost()
             for state in list(self._states.values()):
                 self._look_at(state, now)
-            if now - kept_at >= GROUP_COMMIT_S:
+            for name, state in list(self._states.items()):
+                if not state.members and not state.unkept():
+                    del self._states[name]
+            # Beside this: a log that is away answers late, and leases and tenures end meanwhile.
+            if now - kept_at >= GROUP_COMMIT_S and (self._keeping is None or self._keeping.done()):
                 kept_at = now
-                await self.keep_all()
-                for name, state in list(self._states.items()):
-                    if not state.members and not state.unkept():
-                        del self._states[name]
+                self._keeping = asyncio.create_task(self.keep_all())
 
     def _look_at(self, state: GroupState, now: float) -> None:
         overdue = state.tick(now)

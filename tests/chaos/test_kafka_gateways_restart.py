@@ -315,7 +315,7 @@ def test_a_broker_restart_under_50_streams(tmp_path: Path) -> None:
         saying = Saying(world.log, pause_s=0.1)
         eventually(lambda: all(client.heads() for client in clients), "all of them have some", 40)
         stack.pause("kafka")
-        time.sleep(3)
+        time.sleep(1)
         stack.kill("kafka")
         stack.start("kafka")
         started = time.monotonic()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from engine.codec import encode
 from engine.errors import Unavailable
 from engine.events import Post
+from engine.limits import GROUP_COMMIT_S, GROUP_TICK_S
 from tests.topics.http_fakes import problem
 from tests.topics.memory_log import MemoryLog
 from tests.topics.taps import Tap, eventually, gateway
@@ -27,7 +29,7 @@ class Ended:
     """A tenure that is ended by hand."""
 
     def __init__(self) -> None:
-        self.over = threading.Event()
+        self.over = Event()
 
     def holds(self) -> bool:
         return not self.over.is_set()
@@ -186,3 +188,28 @@ def test_a_request_that_hangs_at_one_that_leads_no_more_is_answered(world: World
             world.elected.changed()
             problem(asked.result(5), 503)
             connection.close()
+
+
+def test_streams_end_while_a_checkpoint_hangs(world: World):
+    """As with a broker that is away: the write waits for it, and so did the end of the streams."""
+    tap = world.tap(group="g", since="earliest", ack="manual")
+    world.say(4)
+    tap.wait(4)
+    own, commit, hanging, done = world.elected.own, world.log.commit, Event(), Event()
+    assert own is not None
+
+    def hangs(group: str, positions: Mapping[int, int], fence: Callable[[], None]) -> None:
+        hanging.set()
+        assert done.wait(20)
+        commit(group, positions, fence)
+
+    world.log.commit = hangs  # type: ignore[assignment,method-assign]
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(world.ack, tap.session, {"0": 1})
+        assert hanging.wait(5)
+        time.sleep(GROUP_COMMIT_S + 2 * GROUP_TICK_S)  # until the ticker keeps it, too
+        own.over.set()
+        assert tap.ended.wait(5)
+        done.set()
+        problem(asked.result(5), 503)
+    assert world.log.kept["g"][0] == 0

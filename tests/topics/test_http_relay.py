@@ -84,12 +84,16 @@ def test_what_the_coordinator_has_counted_as_taken_is_passed_on_in_a_drain(
 ):
     """Both gateways got TERM: what the first had sent and acknowledged, the second threw away, and
     the client saw a clean end."""
-    busy = threading.Event()
+    busy, reading = threading.Event(), threading.Event()
 
     async def feed(answer: Any, reader: asyncio.StreamReader) -> bool:
         while busy.is_set():
             await asyncio.sleep(0.01)
-        return await read(answer, reader)
+        reading.set()
+        try:
+            return await read(answer, reader)
+        finally:
+            reading.clear()
 
     read = http_relay._feed
     monkeypatch.setattr(http_relay, "_feed", feed)
@@ -97,6 +101,7 @@ def test_what_the_coordinator_has_counted_as_taken_is_passed_on_in_a_drain(
     with two_gateways(log) as (first, second, url):
         tap = Tap(url, group="g", since="earliest")
         assert tap.session
+        eventually(reading.is_set, "it reads again")
         busy.set()  # it reads once more, and that is the first event
         log.say(0, "one")
         tap.wait(1)
