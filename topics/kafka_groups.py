@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from engine.errors import BadInput, Unavailable
-from engine.limits import KAFKA_FENCED_S, KAFKA_TIMEOUT_S
+from engine.limits import KAFKA_FENCED_STEP_S, KAFKA_TIMEOUT_S
 from topics.catalog import check_group_name
 from topics.kafka_client import base_settings, failure_of, library, result_of, when_settled
 from topics.kafka_topic import KafkaTopic
@@ -42,7 +42,7 @@ class KafkaGroups:
     ) -> None:
         """Keep next offsets of some partitions. BadInput; Precondition when the group is active;
         Unavailable when what is read back differs. `fence` is called right before each attempt,
-        which then takes KAFKA_FENCED_S at most; what it raises prevents it."""
+        which then is under way for KAFKA_FENCED_S at most; what it raises prevents it."""
         check_group_name(group)
         for partition, offset in positions.items():
             if not 0 <= partition < self._topic.partitions:
@@ -60,7 +60,7 @@ class KafkaGroups:
                 fence()
             return self._alter(consumer, wanted, what)
 
-        within_s = KAFKA_TIMEOUT_S if fence is None else KAFKA_FENCED_S
+        within_s = KAFKA_TIMEOUT_S if fence is None else KAFKA_FENCED_STEP_S
         with self._outsider(group, within_s) as consumer:
             self._fetch(consumer, group)  # so that its coordinator is there
             for place in when_settled(alter):
