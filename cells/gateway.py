@@ -7,7 +7,6 @@ nothing of what makes a cell, so it starts fast and stays small.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from cells.directory import Directory, load_directory
@@ -19,6 +18,7 @@ from topics.groups_lock import FileLeadership
 from topics.groups_retention import RetentionWatch
 from topics.http_proxy import CellProxy
 from topics.http_stream import Streams
+from topics.kafka_leadership import KafkaLeadership
 from topics.lifecycle import Lifecycle, bind, log, serve, url_of
 from topics.log_embedded import system_clock_ms
 from topics.logs import Firehose, open_log
@@ -45,7 +45,7 @@ def run_gateway(settings: Settings, *, port: int | None = None) -> int:
     listener = bind(settings.http.host, wanted, wait_s=SUCCESSOR_WAIT_S if leaving else 0)
     firehose_log = open_log(settings.firehose)
     ids = IdSource(settings.data.folder, settings.firehose.node)
-    leadership = _leadership(settings, url_of(listener))
+    leadership = _leadership(settings, settings.http.url or url_of(listener))
     streams = Streams(firehose_log, system_clock_ms, leadership)
     publisher = Publisher(firehose_log, ids, appended=streams.appended)
     retention = RetentionWatch(firehose_log, system_clock_ms)
@@ -70,6 +70,8 @@ def run_gateway(settings: Settings, *, port: int | None = None) -> int:
     lifecycle.on_stop("the firehose", firehose_log.close)
 
     def start() -> None:
+        if isinstance(leadership, KafkaLeadership):
+            leadership.start(lifecycle.draining)
         lifecycle.ready()
         while not lifecycle.draining.wait(RETENTION_EVERY_S):
             _apply_retention(firehose_log)
@@ -85,12 +87,13 @@ def run_gateway(settings: Settings, *, port: int | None = None) -> int:
     )
 
 
-def _leadership(settings: Settings, url: str) -> FileLeadership:
+def _leadership(settings: Settings, url: str) -> FileLeadership | KafkaLeadership:
     """One gateway coordinates the groups: of an embedded firehose, the one that holds the lock in
-    its folder; of Kafka, the one of this data folder."""
+    its folder; of Kafka, the one that all of them agree on there. `url`: how others reach this."""
     where = settings.firehose.place
-    folder = Path(where.folder) if isinstance(where, EmbeddedPlace) else settings.data.folder
-    return FileLeadership(folder, lambda: url)
+    if isinstance(where, EmbeddedPlace):
+        return FileLeadership(where.folder, lambda: url)
+    return KafkaLeadership(where, url)
 
 
 def cell_url(settings: Settings, cell: str) -> str | None:

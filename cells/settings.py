@@ -54,10 +54,12 @@ class Data(msgspec.Struct, frozen=True):
 
 
 class Http(msgspec.Struct, frozen=True):
-    """[http]: where the gateway listens; port 0 takes a free one."""
+    """[http]: where the gateway listens; port 0 takes a free one. `url`: how other gateways reach
+    it; empty: where it listens."""
 
     host: str
     port: int
+    url: str
 
 
 class Snapshots(msgspec.Struct, frozen=True):
@@ -230,7 +232,7 @@ def _build(values: dict[str, _Value], file: Path | None, base: Path) -> Settings
     return Settings(
         firehose=firehose,
         data=data,
-        http=Http(read.take("http.host"), read.take("http.port")),
+        http=Http(read.take("http.host"), read.take("http.port"), read.take("http.url")),
         tokens=TokensFile(read.take("tokens.file")),
         snapshots=_read_snapshots(read, firehose.retention_ms),
         hbase=HBaseHelper(read.take("hbase.helper")),

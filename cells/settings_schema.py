@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from engine.errors import BadInput
 from engine.limits import (
+    GATEWAY_URL_CHARACTERS_MAX,
     HTTP_PORT_DEFAULT,
     ID_NODE_MAX,
     PARTITIONS_DEFAULT,
@@ -70,6 +71,20 @@ def _whole(low: int, high: int) -> _Parser:
         return value
 
     return parse
+
+
+def _gateway_url(value: object, name: str, _base: Path) -> str:
+    """Empty: where it listens."""
+    pattern = r"http://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?"
+    if value == "auto":
+        return ""
+    if (
+        not isinstance(value, str)
+        or len(value) > GATEWAY_URL_CHARACTERS_MAX
+        or not re.fullmatch(pattern, value, re.ASCII)
+    ):
+        raise BadInput(f"{name}: {value!r} is not like http://host:8080", name)
+    return value
 
 
 def _node(value: object, name: str, base: Path) -> int | None:
@@ -152,6 +167,9 @@ FIELDS: dict[str, Field] = {
     "data.folder": Field("./data", _path, "run files, node state, logs; relative to this file"),
     "http.host": Field("127.0.0.1", _text, "any but loopback needs tokens: firecell tokens create"),
     "http.port": Field(HTTP_PORT_DEFAULT, _whole(0, PORT_MAX), "0 takes a free port"),
+    "http.url": Field(
+        "auto", _gateway_url, "where other gateways reach it; auto: where it listens"
+    ),
     "tokens.file": Field("{data}/tokens.jsonl", _path, "hashes of tokens, never the tokens"),
     "snapshots.folder": Field(
         "{data}/snapshots", _path, "of the cells; on the same disk they cost little at first"

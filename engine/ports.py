@@ -6,7 +6,7 @@ append time. A vector of positions always means the *next* offset per partition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -56,8 +56,14 @@ class Log(Protocol):
         """Per partition the append time of the oldest kept event, Unix ms; -1 where there is
         none."""
 
-    def commit(self, group: str, positions: Mapping[int, int]) -> None:
-        """Keep next offsets of some partitions for a group; synced."""
+    def commit(
+        self,
+        group: str,
+        positions: Mapping[int, int],
+        fence: Callable[[], None] | None = None,
+    ) -> None:
+        """Keep next offsets of some partitions for a group; synced. `fence` is called right before
+        the write, and what it raises prevents it."""
 
     def committed(self, group: str) -> dict[int, int]:
         """The group's kept next offsets; empty for a group never seen."""

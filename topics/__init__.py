@@ -22,7 +22,8 @@
 | stream_passage | what of a stream has arrived behind another gateway |
 | stream_since, stream_format, filters | where it begins and ends; NDJSON and SSE; what it wants |
 | groups_coordinator, groups_state, groups_assign | who shares what, leases, checkpoints |
-| groups_lock, groups_retention | which gateway does that; groups that are nearly overtaken |
+| groups_lock, kafka_leadership | which gateway does that: by a file's lock, by Kafka |
+| groups_tenure, groups_retention | for how long, by clocks; groups that are nearly overtaken |
 | groups_rewind, groups_shapes | plans, rewinds; what goes in and out |
 | http_stream, http_streaming, http_relay | the stream's routes; endless answers; passing on |
 | client, http_errors | a consumer in Python; problem documents -> errors |

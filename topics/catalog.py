@@ -113,6 +113,17 @@ def check_group_name(group: str) -> str:
     return group
 
 
+def gateways_group(topic: str) -> str:
+    """The consumer group of the gateways of a firehose in Kafka. No public group has this name: a
+    slash is in none of theirs."""
+    return f"gateways/{topic}"
+
+
+def gateways_topic(topic: str) -> str:
+    """The topic whose one partition its coordinating gateway owns."""
+    return f"{topic}.gateways"
+
+
 def check_public_group_name(group: str) -> str:
     """`group` when a consumer may use it: `cell.` and `relay.` are reserved. Else BadInput."""
     check_group_name(group)

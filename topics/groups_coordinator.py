@@ -1,9 +1,10 @@
 """All living groups of a firehose: who joins and leaves, checkpoints into the log, leases.
 
-One gateway per firehose does this (topics/groups_lock.py). Checkpoints lie in the log's own group
-positions, so plain tools see every group, and a successor goes on where this one was. A checkpoint
-is kept before an acknowledgement is answered, and before a group that is placed anew gets its
-first event: whatever dies, nothing is skipped (I9).
+One gateway per firehose does this (topics/groups_lock.py), for as long as its tenure holds: then
+the streams end, what is known of groups is dropped, and nothing is kept any more. Checkpoints lie
+in the log's own group positions, so plain tools see every group, and a successor goes on where this
+one was. A checkpoint is kept before an acknowledgement is answered, and before a group that is
+placed anew gets its first event: whatever dies, nothing is skipped (I9).
 
 Lives on one event loop; the log is asked in threads.
 """
@@ -21,7 +22,9 @@ from engine.errors import Conflict, FirecellError, NotFound, Precondition, Unava
 from engine.limits import GROUP_COMMIT_S, GROUP_MEMBERS_MAX, GROUP_TICK_S, GROUPS_MAX
 from topics.catalog import check_public_group_name
 from topics.filters import Filter
+from topics.groups_lock import Leadership
 from topics.groups_state import GroupState, Member
+from topics.groups_tenure import LOST
 from topics.stream_since import CHECKPOINT, LATEST, Placed, Start, StreamLog, checked, place
 
 _log = logging.getLogger("firecell.groups")
@@ -46,14 +49,17 @@ class Coordinator:
         self,
         log: StreamLog,
         now_ms: Callable[[], int],
+        leadership: Leadership,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._firehose = log
+        self._leadership = leadership
         self._now_ms = now_ms
         self.clock = clock
         self._states: dict[str, GroupState] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._ticker: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._trouble = ""
 
     # --- members ---
@@ -66,6 +72,7 @@ class Coordinator:
         """
         check_public_group_name(asked.group)
         async with self._lock(asked.group):
+            self._drop_lost()
             state = self._states.get(asked.group)
             gaps: list[dict[str, Any]] = []
             if state is not None:
@@ -107,9 +114,10 @@ class Coordinator:
             raise Unavailable(f"{GROUPS_MAX} groups live already")
         if state is not None:
             await self._keep(state)
+        tenure = self._leadership.tenure()  # before its places are read: nobody moves them then
         before = await asyncio.to_thread(self._firehose.committed, asked.group)
         placed = await asyncio.to_thread(self._place, asked, before)
-        state = GroupState(asked.group, asked.wanted, placed.vector)
+        state = GroupState(asked.group, asked.wanted, placed.vector, tenure)
         state.kept = before
         await self._keep(state)
         self._states[asked.group] = state
@@ -147,6 +155,7 @@ class Coordinator:
         """Keep what a member has finished; its checkpoints, durable. NotFound for a group that
         nobody lives in, else as GroupState.acknowledge."""
         check_public_group_name(group)
+        self._drop_lost()
         state = self._states.get(group)
         if state is None or not state.members:
             if group in await asyncio.to_thread(self._firehose.groups):
@@ -163,7 +172,8 @@ class Coordinator:
         async with state.keeping:
             unkept = state.unkept()
             if unkept:
-                await asyncio.to_thread(self._firehose.commit, state.name, unkept)
+                fence = state.tenure.fence
+                await asyncio.to_thread(self._firehose.commit, state.name, unkept, fence)
                 state.kept.update(unkept)
 
     async def _tick(self) -> None:
@@ -171,14 +181,16 @@ class Coordinator:
         while self._states:
             await asyncio.sleep(GROUP_TICK_S)
             now = self.clock()
+            self._drop_lost()
             for state in list(self._states.values()):
                 self._look_at(state, now)
-            if now - kept_at >= GROUP_COMMIT_S:
+            for name, state in list(self._states.items()):
+                if not state.members and not state.unkept():
+                    del self._states[name]
+            # Beside this: a log that is away answers late, and leases and tenures end meanwhile.
+            if now - kept_at >= GROUP_COMMIT_S and (self._keeping is None or self._keeping.done()):
                 kept_at = now
-                await self.keep_all()
-                for name, state in list(self._states.items()):
-                    if not state.members and not state.unkept():
-                        del self._states[name]
+                self._keeping = asyncio.create_task(self.keep_all())
 
     def _look_at(self, state: GroupState, now: float) -> None:
         overdue = state.tick(now)
@@ -191,12 +203,19 @@ class Coordinator:
             )
             _log.warning("group %s: the lease of %s ended", state.name, member.client)
             member.wake.set()
-            if member.abort is not None and member.sending_since is not None:
-                member.abort()
+            member.cut_if_stuck()
         for member in [*overdue, *finished]:
             state.leave(member, clean=False)
         if overdue or finished:
             state.rebalance(now)
+
+    def _drop_lost(self) -> None:
+        """Groups that another gateway coordinates now, or soon: nothing of them is kept."""
+        for name, state in list(self._states.items()):
+            if not state.tenure.holds():
+                _log.warning("group %s: its %d streams end", name, len(state.members))
+                del self._states[name]
+                state.end(Unavailable(LOST))
 
     async def keep_all(self) -> None:
         """Commit every checkpoint; a failure is logged, and tried again at the next turn."""
@@ -225,13 +244,16 @@ class Coordinator:
 
     def living(self, group: str) -> GroupState | None:
         """The state of a group that has members."""
+        self._drop_lost()
         state = self._states.get(group)
         return state if state is not None and state.members else None
 
-    async def alone(self, group: str, act: Callable[[], Any]) -> Any:
-        """What `act` gives, in a thread, while nobody can join the group. Precondition that says
-        who lives in it."""
+    async def alone(self, group: str, act: Callable[[Callable[[], None]], Any]) -> Any:
+        """What `act` gives, in a thread, while nobody can join the group; it gets the fence of what
+        it writes. Precondition that says who lives in it."""
         async with self._lock(group):
+            self._drop_lost()
+            tenure = self._leadership.tenure()
             state = self._states.get(group)
             if state is not None and state.members:
                 who = [
@@ -246,7 +268,7 @@ class Coordinator:
             if state is not None:
                 await self._keep(state)
                 self._states.pop(group, None)  # the ticker may have been first
-            return await asyncio.to_thread(act)
+            return await asyncio.to_thread(act, tenure.fence)
 
     def counts(self) -> tuple[int, int]:
         """(groups with members, members)."""

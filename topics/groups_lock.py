@@ -1,7 +1,8 @@
 """Which gateway coordinates the groups of a firehose: the one that holds its lock.
 
 On an embedded firehose the lock is a file in its folder, which says who holds it; it dies with its
-process, and the next one that is asked takes over. Any thread.
+process, and the next one that is asked takes over. A process that is stopped keeps its lock, so
+nothing needs to be looked at while it is held. On Kafka: topics/kafka_leadership.py. Any thread.
 """
 
 from __future__ import annotations
@@ -19,14 +20,41 @@ LOCK_FILE = "groups.lock"
 _URL_BYTES_MAX = 2**10
 
 
+class Tenure(Protocol):
+    """One time of coordinating: it begins once, and once it is over, it is over for ever."""
+
+    def holds(self) -> bool:
+        """Whether it is not over. Cheap: asked before whatever goes out."""
+
+    def fence(self) -> None:
+        """Right before a place is written: Unavailable when it may be over before that is done."""
+
+
 class Leadership(Protocol):
     """Says who coordinates."""
 
     def leader(self) -> str | None:
         """The URL of the coordinating gateway; None: this one. Unavailable while it changes."""
 
+    def tenure(self) -> Tenure:
+        """This gateway's; Unavailable when it has none."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed`, in any thread, when another one leads than before."""
+
     def release(self) -> None:
         """Let another one do it. Idempotent."""
+
+
+class Unlimited:
+    """The tenure of who cannot lose it while it runs."""
+
+    def holds(self) -> bool:
+        """Always."""
+        return True
+
+    def fence(self) -> None:
+        """Nothing is in the way."""
 
 
 class Alone:
@@ -35,6 +63,13 @@ class Alone:
     def leader(self) -> str | None:
         """This one."""
         return None
+
+    def tenure(self) -> Tenure:
+        """Without an end."""
+        return Unlimited()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """It never changes."""
 
     def release(self) -> None:
         """Nothing is held."""
@@ -64,6 +99,13 @@ class FileLeadership:
         if not url.startswith("http"):
             raise Unavailable("the gateway that coordinates groups is changing: try again")
         return url
+
+    def tenure(self) -> Tenure:
+        """See Leadership; who asks has asked `leader`."""
+        return Unlimited()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """See Leadership. A holder that ends takes its connections with it, so nobody needs it."""
 
     def release(self) -> None:
         """See Leadership."""

@@ -10,7 +10,7 @@ Asks the log in the caller's thread; nothing here is kept between calls.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -107,10 +107,13 @@ def plan(log: StreamLog, group: str, asked: RewindIn, now_ms: int) -> RewindPlan
     return RewindPlan(group, log.identity, False, sum(p.events for p in parts), total, parts)
 
 
-def execute(log: StreamLog, planned: RewindPlan) -> RewindPlan:
-    """Write the plan's targets, and read them back. Unavailable when they read otherwise."""
+def execute(
+    log: StreamLog, planned: RewindPlan, fence: Callable[[], None] | None = None
+) -> RewindPlan:
+    """Write the plan's targets, and read them back. Unavailable when they read otherwise; what
+    `fence`, called before, raises."""
     targets = {part.partition: part.target for part in planned.partitions}
-    log.commit(planned.group, targets)
+    log.commit(planned.group, targets, fence)
     kept = log.committed(planned.group)
     wrong = [partition for partition, target in targets.items() if kept.get(partition) != target]
     if wrong:

@@ -22,6 +22,7 @@ from engine.errors import BadInput, Conflict, FirecellError, Precondition
 from engine.limits import GROUP_SETTLE_S, GROUP_TICK_S, STREAM_UNACKED_MAX
 from topics.filters import Filter
 from topics.groups_assign import assign
+from topics.groups_lock import Tenure
 from topics.stream_passage import Passage
 from topics.stream_reader import Page
 
@@ -73,7 +74,7 @@ class Member:
 
     def places(self) -> dict[int, int]:
         """Partition -> next offset, of what may be given now."""
-        if self.leaving:
+        if self.leaving or not self.state.tenure.holds():
             return {}
         return {
             partition: share.given
@@ -91,7 +92,7 @@ class Member:
         share = self.shares.get(page.partition)
         if share is None or share.goes_to is not None or share.given != page.first:
             return False
-        if self.ended is not None or self.leaving:
+        if self.ended is not None or self.leaving or not self.state.tenure.holds():
             return False
         if not self.unacknowledged():
             self.progress_at = now
@@ -141,12 +142,22 @@ class Member:
         since = self.sending_since if self.passage is None else self.passage.waiting_since
         return since is not None and now - since > self.lease_s
 
+    def cut_if_stuck(self) -> None:
+        """Why its stream ends would wait behind what its client has not taken: then it is cut."""
+        behind = self.passage is not None and self.passage.untaken() > 0
+        if self.abort is not None and (self.sending_since is not None or behind):
+            self.abort()
+
 
 class GroupState:
-    """A group while it has members, or a checkpoint that is not kept yet."""
+    """A group while it has members, or a checkpoint that is not kept yet; no longer than this
+    gateway's `tenure`."""
 
-    def __init__(self, name: str, wanted: Filter, vector: Mapping[int, int]) -> None:
+    def __init__(
+        self, name: str, wanted: Filter, vector: Mapping[int, int], tenure: Tenure
+    ) -> None:
         self.name = name
+        self.tenure = tenure
         self.filter = wanted
         self.members: dict[str, Member] = {}
         self.shares = {partition: Share(offset) for partition, offset in vector.items()}
@@ -169,6 +180,13 @@ class GroupState:
             share.member = share.goes_to = None
             share.back_to(share.acked)
         member.shares = {}
+
+    def end(self, error: FirecellError) -> None:
+        """Every stream ends with `error`, and nothing more is kept."""
+        for member in self.members.values():
+            member.ended = member.ended or error
+            member.wake.set()
+            member.cut_if_stuck()
 
     def rebalance(self, now: float) -> None:
         """Aim for an even share; move what can move now."""

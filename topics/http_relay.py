@@ -86,8 +86,11 @@ class _Answer:
         return found
 
 
+_Begun = tuple[_Answer, asyncio.StreamReader, asyncio.StreamWriter]  # an answer whose head is here
+
+
 class Relayed(Response):
-    """The other process's answer, as it comes. `left` is called at its end."""
+    """The other process's answer, as it comes from `url`. `left` is called at its end."""
 
     def __init__(
         self,
@@ -97,7 +100,9 @@ class Relayed(Response):
         gzip: Gzip | None,
         left: Callable[[Relayed], None],
         reporting: bool,
+        url: str,
     ) -> None:
+        self.url = url
         status = answer.parser.get_status_code()
         headers = {name: answer.headers[name] for name in _PASSED_ON if name in answer.headers}
         kind = headers.setdefault("content-type", JSON_TYPE).partition(";")[0]
@@ -151,9 +156,18 @@ class Relayed(Response):
                 self._writer.write_eof()
 
     def cut(self) -> None:
-        """End it now, if it was to end."""
-        if self._ending.is_set():
-            self._cut.set()
+        """End it now, wherever it is."""
+        self._cut.set()
+
+    @property
+    def endless(self) -> bool:
+        """Whether it is a stream."""
+        return bool(self._record_end)
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was told to end."""
+        return self._ending.is_set()
 
     async def _pass_on(self, send: Send, gone: asyncio.Task[None]) -> bool:
         """Whether the answer came to its end, or in a drain to that of its last whole record."""
@@ -221,6 +235,7 @@ class Relays:
 
     def __init__(self) -> None:
         self._open: set[Relayed] = set()
+        self._asking: dict[asyncio.Future[_Begun], str] = {}  # no head yet -> who is asked
         self._ending = False
 
     async def relay(
@@ -243,13 +258,26 @@ class Relays:
             {**headers, **carried(call), **more, "connection": "close"},
             body,
         )
-        answer, reader, writer = await _asked(url, request)
+        answer, reader, writer = await self._begun(url, request)
         gzip = gzip_of(call.headers)
-        found = Relayed(answer, reader, writer, gzip, self._open.discard, reporting)
+        found = Relayed(answer, reader, writer, gzip, self._open.discard, reporting, url)
         self._open.add(found)
         if self._ending:
             found.end()
         return found
+
+    async def _begun(self, url: str, request: Request) -> _Begun:
+        """The head of the answer; Unavailable when `url` is left meanwhile."""
+        asking = asyncio.ensure_future(_asked(url, request))
+        self._asking[asking] = url
+        try:
+            return await asking
+        except asyncio.CancelledError:
+            if asking in self._asking:
+                raise
+            raise Unavailable(f"{url} is not to be asked any more: try again") from None
+        finally:
+            self._asking.pop(asking, None)
 
     def end_all(self) -> None:
         """The process ends: so do streams."""
@@ -258,9 +286,20 @@ class Relays:
             relayed.end()
 
     def cut_all(self) -> None:
-        """Those that have not ended yet."""
+        """Those that were told to end and have not yet."""
         for relayed in list(self._open):
-            relayed.cut()
+            if relayed.ending:
+                relayed.cut()
+
+    def leave(self, url: str) -> None:
+        """Cut the endless answers of one that is not to be listened to any more, and what it has
+        not begun to answer."""
+        for asking in [asking for asking, asked in self._asking.items() if asked == url]:
+            del self._asking[asking]
+            asking.cancel()
+        for relayed in list(self._open):
+            if relayed.url == url and relayed.endless:
+                relayed.cut()
 
 
 async def _feed(answer: _Answer, reader: asyncio.StreamReader) -> bool:
@@ -274,9 +313,7 @@ async def _feed(answer: _Answer, reader: asyncio.StreamReader) -> bool:
     return bool(data)
 
 
-async def _asked(
-    url: str, request: Request
-) -> tuple[_Answer, asyncio.StreamReader, asyncio.StreamWriter]:
+async def _asked(url: str, request: Request) -> _Begun:
     """The head of an answer, and where the rest comes from."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or _HTTP_PORT

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -78,12 +79,14 @@ class Streams:
         self._firehose = log
         self._now_ms = now_ms
         self._leadership = leadership or Alone()
+        self._leadership.watch(self._another_leads)
+        self._followed = ""  # the coordinating gateway that requests were passed on to
         self._draining = False
         self._responses: dict[Feed, StreamResponse] = {}
         self._relays = Relays()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.counts = Counts()
-        self.groups = Coordinator(log, now_ms, clock)
+        self.groups = Coordinator(log, now_ms, self._leadership, clock)
         self._source = Source(
             log, PageReader(log), Ends(log), self.counts, now_ms, clock, lambda: self._draining
         )
@@ -331,23 +334,41 @@ class Streams:
         group, log = call.parts["group"], self._firehose
         asked: RewindIn = wire.decode_json(await read_json(call, REWIND_BODY_BYTES_MAX), _rewind_in)
 
-        def act() -> RewindPlan:
-            planned = groups_rewind.plan(log, group, asked, self._now_ms())
-            return groups_rewind.execute(log, planned) if asked.execute else planned
+        def planned() -> RewindPlan:
+            return groups_rewind.plan(log, group, asked, self._now_ms())
+
+        def done(fence: Callable[[], None]) -> RewindPlan:
+            return groups_rewind.execute(log, planned(), fence)
 
         if not asked.execute:
-            return json_response(await asyncio.to_thread(act))
-        return json_response(await self.groups.alone(group, act))
+            return json_response(await asyncio.to_thread(planned))
+        return json_response(await self.groups.alone(group, done))
 
     async def _forget(self, call: Call) -> Response:
         elsewhere = await self._elsewhere(call)
         if elsewhere is not None:
             return elsewhere
         group = check_group_name(call.parts["group"])
-        await self.groups.alone(group, lambda: groups_rewind.forget(self._firehose, group))
+        await self.groups.alone(group, lambda fence: groups_rewind.forget(self._firehose, group))
         return json_response({"group": group, "forgotten": True})
 
     # --- which gateway ---
+
+    def _another_leads(self) -> None:
+        """From any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has closed: nothing is passed on any more
+                self._loop.call_soon_threadsafe(self._leave_former)
+
+    def _leave_former(self) -> None:
+        """Streams through a gateway that leads no more: it may be stopped, and never end them."""
+        try:
+            url = self._leadership.leader()
+        except Unavailable:
+            url = ""
+        if self._followed and url != self._followed:
+            self._relays.leave(self._followed)
+            self._followed = ""
 
     async def _elsewhere(
         self, call: Call, body_bytes_max: int = 0, *, reporting: bool = False
@@ -363,6 +384,7 @@ class Streams:
         path = call.route.path
         for name, part in call.parts.items():
             path = path.replace(f"{{{name}}}", quote(part, safe=""))
+        self._followed = url
         headers = {_FORWARDED: "1"}
         return await self.passed_on(url, call, path, headers, body, reporting=reporting)
 

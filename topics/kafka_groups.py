@@ -14,12 +14,12 @@ One instance may be used from any thread: each call makes a consumer of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from engine.errors import BadInput, Unavailable
-from engine.limits import KAFKA_TIMEOUT_S
+from engine.limits import KAFKA_FENCED_STEP_S, KAFKA_TIMEOUT_S
 from topics.catalog import check_group_name
 from topics.kafka_client import base_settings, failure_of, library, result_of, when_settled
 from topics.kafka_topic import KafkaTopic
@@ -34,9 +34,15 @@ class KafkaGroups:
         self._kafka = library()
         self._topic = topic
 
-    def commit(self, group: str, positions: Mapping[int, int]) -> None:
+    def commit(
+        self,
+        group: str,
+        positions: Mapping[int, int],
+        fence: Callable[[], None] | None = None,
+    ) -> None:
         """Keep next offsets of some partitions. BadInput; Precondition when the group is active;
-        Unavailable when what is read back differs."""
+        Unavailable when what is read back differs. `fence` is called right before each attempt,
+        which then is under way for KAFKA_FENCED_S at most; what it raises prevents it."""
         check_group_name(group)
         for partition, offset in positions.items():
             if not 0 <= partition < self._topic.partitions:
@@ -48,9 +54,16 @@ class KafkaGroups:
         name = self._topic.name
         wanted = [self._kafka.TopicPartition(name, p, at) for p, at in positions.items()]
         what = f"setting the offsets of group {group}"
-        with self._outsider(group) as consumer:
+
+        def alter() -> list[Any]:
+            if fence is not None:
+                fence()
+            return self._alter(consumer, wanted, what)
+
+        within_s = KAFKA_TIMEOUT_S if fence is None else KAFKA_FENCED_STEP_S
+        with self._outsider(group, within_s) as consumer:
             self._fetch(consumer, group)  # so that its coordinator is there
-            for place in when_settled(lambda: self._alter(consumer, wanted, what)):
+            for place in when_settled(alter):
                 if place.error is not None:
                     raise failure_of(place.error, f"{what}, partition {place.partition}")
             kept = self._fetch(consumer, group)
@@ -83,14 +96,14 @@ class KafkaGroups:
         return sorted(names)
 
     @contextmanager
-    def _outsider(self, group: str) -> Iterator[Any]:
+    def _outsider(self, group: str, within_s: int = KAFKA_TIMEOUT_S) -> Iterator[Any]:
         """A consumer that never joins the group."""
         settings = base_settings(self._topic.servers) | {
             "group.id": group,
             "enable.auto.commit": False,
             # What bounds a commit: how long a coordinator is waited for, and an answer.
-            "session.timeout.ms": KAFKA_TIMEOUT_S * 1_000,
-            "socket.timeout.ms": KAFKA_TIMEOUT_S * 1_000,
+            "session.timeout.ms": within_s * 1_000,
+            "socket.timeout.ms": within_s * 1_000,
         }
         consumer = self._kafka.Consumer(settings)
         try:

@@ -199,9 +199,16 @@ class EmbeddedLog:
                         return found
             self._table.refresh()
 
-    def commit(self, group: str, positions: Mapping[int, int]) -> None:
+    def commit(
+        self,
+        group: str,
+        positions: Mapping[int, int],
+        fence: Callable[[], None] | None = None,
+    ) -> None:
         """Keep next offsets of some partitions for a group; synced. BadInput; Precondition for one
-        group too many; DiskFull."""
+        group too many; DiskFull; what `fence`, called before, raises."""
+        if fence is not None:
+            fence()
         self._positions.commit(group, positions)
 
     def committed(self, group: str) -> dict[int, int]:

@@ -22,7 +22,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.errors import BadInput, FirecellError, Precondition, TooLarge, Unavailable, invariant
@@ -148,11 +148,16 @@ class KafkaLog:
         self._check_open()
         return self._topic.oldest_ms()
 
-    def commit(self, group: str, positions: Mapping[int, int]) -> None:
+    def commit(
+        self,
+        group: str,
+        positions: Mapping[int, int],
+        fence: Callable[[], None] | None = None,
+    ) -> None:
         """Keep next offsets of some partitions for a group. BadInput; Precondition while the group
-        has members; Unavailable."""
+        has members; Unavailable; what `fence`, called right before the write, raises."""
         self._check_open()
-        self._groups.commit(group, positions)
+        self._groups.commit(group, positions, fence)
 
     def committed(self, group: str) -> dict[int, int]:
         """The group's kept next offsets; empty for a group never seen."""

@@ -113,12 +113,20 @@ def test_cells_from_the_environment(tmp_path: Path) -> None:
     assert settings.cell("c1").share == 2.5
 
 
+def test_where_other_gateways_reach_it(tmp_path: Path) -> None:
+    assert load(tmp_path).http.url == ""
+    for url in ("http://10.0.0.7:8080", "http://gate-1.example", "http://[fe80::1]:80"):
+        assert load(tmp_path, f'[http]\nurl = "{url}"').http.url == url
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ('[firehose]\nurll = "x"', "did you mean 'firehose.url'"),
         ("[cells.c1]\nshar = 1", "did you mean 'cells.c1.share'"),
         ("[htpp]\nport = 1", "did you mean 'http.port'"),
+        ('[http]\nurl = "https://h:1"', "not like http://host:8080"),
+        ('[http]\nurl = "http://h:1/x"', "not like http://host:8080"),
         ("zzz = 1", "sections are"),
         ("[cells]\nc1 = 1", r"a cell is a table, \[cells.c1\]"),
         ("[cells.C1]", "a cell's name"),

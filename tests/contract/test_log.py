@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import BadInput, FirecellError, TooLarge
+from engine.errors import BadInput, FirecellError, TooLarge, Unavailable
 from engine.limits import EVENT_BYTES_MAX, GROUP_COMMIT_ENTRIES_MAX, READ_RECORDS_MAX
 from engine.ports import Log, Record
 from tests import kafka_broker
@@ -170,6 +170,19 @@ class TestGroups:
         assert log.committed("g.h") == {1: 1}
         assert log.committed("g.") == {}
         assert log.groups() == ["g", "g.h"]
+
+    def test_what_a_fence_raises_prevents_the_commit(self, log: Log) -> None:
+        asked = []
+
+        def refuse() -> None:
+            asked.append(log.committed("g"))
+            raise Unavailable("not any more")
+
+        log.commit("g", {0: 5}, lambda: asked.append({}))
+        with pytest.raises(Unavailable, match="not any more"):
+            log.commit("g", {0: 9}, refuse)
+        assert asked == [{}, {0: 5}]
+        assert log.committed("g") == {0: 5}
 
     def test_a_commit_may_go_back(self, log: Log) -> None:
         log.commit("cell.c1", {0: 9})

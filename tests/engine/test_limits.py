@@ -57,6 +57,13 @@ def test_every_bound_is_defined_once():
     assert set(names) == set(CONSTANTS)
 
 
+def test_a_coordinating_gateway_has_time_for_a_checkpoint_between_two_confirmations():
+    valid_s = limits.KAFKA_LEADER_SESSION_S - limits.KAFKA_LEADER_MARGIN_S
+    assert valid_s > limits.KAFKA_FENCED_S + 2 * limits.KAFKA_LEADER_CONFIRM_S
+    assert 3 * limits.KAFKA_FENCED_STEP_S <= limits.KAFKA_FENCED_S
+    assert 2 * limits.KAFKA_LEADER_HEARTBEAT_S < limits.KAFKA_LEADER_SESSION_S
+
+
 def test_the_fullest_post_fits_into_a_frame():
     """So a post that obeys every field's bound is never refused for its size."""
     wide = "\U0001f600"

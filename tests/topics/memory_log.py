@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.codec import encode
 from engine.errors import RetentionPassed, Unavailable
@@ -85,8 +85,15 @@ class MemoryLog:
             for records, begin in zip(self._records, self._begin, strict=True)
         ]
 
-    def commit(self, group: str, positions: Mapping[int, int]) -> None:
-        """Kept at once."""
+    def commit(
+        self,
+        group: str,
+        positions: Mapping[int, int],
+        fence: Callable[[], None] | None = None,
+    ) -> None:
+        """Kept at once, unless `fence` raises."""
+        if fence is not None:
+            fence()
         self.commits += 1
         self.kept.setdefault(group, {}).update(positions)
 

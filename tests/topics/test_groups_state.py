@@ -9,12 +9,13 @@ import pytest
 from engine.errors import BadInput, Conflict, Precondition
 from engine.limits import GROUP_SETTLE_S
 from topics.filters import ALL
+from topics.groups_lock import Unlimited
 from topics.groups_state import GroupState, Member
 from topics.stream_reader import Page
 
 
 def group(partitions: int = 4) -> GroupState:
-    return GroupState("g", ALL, dict.fromkeys(range(partitions), 0))
+    return GroupState("g", ALL, dict.fromkeys(range(partitions), 0), Unlimited())
 
 
 def joined(state: GroupState, name: str, now: float = 0.0, **options: Any) -> Member:

@@ -19,13 +19,14 @@ from tests.topics.http_fakes import Deployment, live, make_cell
 from tests.topics.memory_log import MemoryLog
 from tests.topics.taps import Tap, eventually, gateway
 from topics import http_relay
+from topics.groups_lock import Alone
 from topics.http_proxy import CellProxy
 from topics.http_stream import Streams
 from topics.security import Guard
 from topics.server import Gateway
 
 
-class Elsewhere:
+class Elsewhere(Alone):
     """A leadership that names another gateway."""
 
     def __init__(self, url: str) -> None:
@@ -34,9 +35,6 @@ class Elsewhere:
     def leader(self) -> str | None:
         """The other one."""
         return self.url
-
-    def release(self) -> None:
-        """Nothing is held."""
 
 
 @contextmanager
