@@ -46,6 +46,7 @@ def run(workload: Workload, options: Options, talk: Talk) -> dict[str, Any]:
             live = figures(measured)
             half = LATENCY_SHARE * live["posts_per_second"]
             quiet = fanout.latency(cell, feeder, half, options.latency_seconds, talk)
+            cell.wait_settled()  # what the live load left to merge is not the replay's
             alone = replay(cell, starts, talk)
             cell.wait_settled()
             beside = replay_beside(cell, feeder, starts, half, options.latency_seconds, talk)

@@ -28,6 +28,7 @@ from cells.reader import Reader
 from cells.rebuild_state import Rebuilding
 from cells.relations import RelationsCache
 from cells.replay import Replays
+from cells.replay_pace import Pace
 from cells.replay_worker import ReplayWorker
 from cells.runner import Runner
 from cells.settings import Settings
@@ -133,6 +134,7 @@ class Cell:
                 now_ms,
                 settle=lambda places: quarantine.settle(self, places),
                 mended=lambda: self._save_graph(list(self.worker.next_offsets)),
+                pace=Pace(time.monotonic, pressure=self.store.pressure),
             )
             self.runner.aside = self.replays.step
             self.runner.more_stats.append(self.replays.stats)

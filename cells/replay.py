@@ -74,7 +74,7 @@ class Replays:
         *,
         settle: Callable[[list[tuple[int, int]]], None] = lambda places: None,
         mended: Callable[[], None] = lambda: None,
-        pace: Pace | None = None,
+        pace: Pace,
     ) -> None:
         self._folder = folder / "replays"
         self._log = log
@@ -83,7 +83,7 @@ class Replays:
         self._now_ms = now_ms
         self._settle = settle
         self._mended = mended
-        self.pace = pace or Pace(time.monotonic)
+        self.pace = pace
         self._lock = threading.Lock()
         self._file_lock = threading.Lock()
         self._states: dict[str, State] = self._load()

@@ -378,6 +378,7 @@ REPLAY_SHARE = 0.5  # of the time that live batches leave
 REPLAY_IDLE_SHARE = 0.02  # live batches that take less of the time than this count as none
 REPLAY_WINDOW_S = 2.0  # over which live work is looked at
 REPLAY_CREDIT_S_MAX = 0.1  # time saved up for one step: bounds what a live batch waits
+REPLAY_HELD_S = 2.0  # between two steps beside live work while the store's merging is behind
 REPLAY_KEYS_BESIDE = 100_000  # of one step beside live work: some 50 ms
 REPLAY_EVENTS_BESIDE = 1_024  # the same by events
 REPLAY_KEEP_S = 2.0  # how often its positions are kept: what a crash repeats
