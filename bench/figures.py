@@ -48,12 +48,19 @@ Row = tuple[str, str]  # what, figure
 
 
 def render(folder: Path = RESULTS) -> str:
-    """The table of all result files in `folder`, as Markdown; `NOTHING` when there is none.
+    """The tables of all result files in `folder`, as Markdown, those of the default parts first;
+    `NOTHING` when there is none.
 
     Misconfigured when a file is no result of `bench.report.write_result`.
     """
-    documents = [_read(path) for path in sorted(folder.glob("*.json"))]
+    paths = sorted(folder.glob("*.json"), key=lambda path: (_is_real(path.stem), path.name))
+    documents = [_read(path) for path in paths]
     return "\n\n".join(_section(document) for document in documents) or NOTHING
+
+
+def _is_real(name: str) -> bool:
+    """Whether Kafka, HBase or Redis took part."""
+    return any(part in name for part in ("kafka", "hbase", "redis", "compare"))
 
 
 def fill(text: str, rendered: str) -> str:
@@ -90,7 +97,7 @@ def _section(document: Document) -> str:
 def command(document: Document) -> str:
     """What to type to measure it again; folders of the machine are left out of it."""
     words = shlex.split(str(document.get("command", "")))
-    words = [word.rpartition("/")[2] if "/" in word else word for word in words]
+    words = [word if "://" in word else word.rpartition("/")[2] or word for word in words]
     text = shlex.join(words) or "not recorded"
     return re.sub(r"^python -m bench\.(\w+)", r"./run firecell bench \1", text)
 
