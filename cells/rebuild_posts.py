@@ -48,6 +48,8 @@ def stays_lost(manifest: Manifest, at: Sequence[int], floors: Sequence[int]) -> 
     places = zip(at, manifest.positions, floors, strict=True)
     newer = sum(max(floor - max(here, theirs), 0) for here, theirs, floor in places)
     text = f"follows, blocks and mutes of this cell's own users among {lost:,} events"
+    if any(at):  # it has followers from a snapshot of its own
+        text += "; the posts among them stay out of its inboxes: pages show a gap there"
     if newer:
         text += f"; all of the {newer:,} among them that are newer than that snapshot"
     return text

@@ -112,6 +112,7 @@ AFTER_WAITERS_MAX = 1_000  # requests that wait for a position at once
 FOLLOWERS_PAGE_DEFAULT = 100
 FOLLOWERS_PAGE_MAX = 1_000
 GAPS_IN_PAGE_MAX = 20
+PROCESS_THREADS = 32  # calls of one process that wait for a disk or a network, pages aside
 PAGE_THREADS = 16  # pages at once from a store behind a network: each waits for it most of the time
 PAGE_THREADS_LINE_MAX = 256  # and in line for them; beyond it 503
 PAGE_WAIT_S = 10  # for one of those, its time in line included; then 503

@@ -25,7 +25,8 @@
 | groups_lock, kafka_leadership | which gateway does that: by a file's lock, by Kafka |
 | groups_tenure, groups_retention | for how long, by clocks; groups that are nearly overtaken |
 | groups_rewind, groups_shapes | plans, rewinds; what goes in and out |
-| http_stream, http_streaming, http_relay | the stream's routes; endless answers; passing on |
+| http_stream, http_streaming | the stream's routes; endless answers |
+| http_elsewhere, http_relay | passing on to who coordinates; another's answer as it comes |
 | client, http_errors | a consumer in Python; problem documents -> errors |
 | server, http_publish | the gateway: publishing, and everybody's one address |
 | http_jobs | the bodies of a cell's jobs |

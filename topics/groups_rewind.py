@@ -90,6 +90,7 @@ def plan(log: StreamLog, group: str, asked: RewindIn, now_ms: int) -> RewindPlan
             )
     now = [committed.get(partition, begin) for partition, begin in enumerate(begins)]
     wanted = _wanted(log, asked, now, begins, ends, now_ms)
+    ends = log.end_offsets()  # after the look-up: what came meanwhile clamps nothing
     oldest_ms = log.oldest_ms()
     parts = []
     for partition in chosen:

@@ -42,8 +42,13 @@ class TimedTenure:
 
     def fence(self) -> None:
         """Unavailable unless it holds for as long as a write may be on its way."""
-        if not self.holds() or self._clock() + KAFKA_FENCED_S >= self._until_s:
+        if not self.holds():
             raise Unavailable(LOST)
+        if self._clock() + KAFKA_FENCED_S >= self._until_s:
+            raise Unavailable(
+                "Kafka answers slowly: this gateway can't be sure for long enough that it"
+                " coordinates the groups; try again"
+            )
 
     def confirm(self, began_s: float) -> bool:
         """A confirmation that was asked for at `began_s` is there; whether it was in time."""

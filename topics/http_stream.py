@@ -10,15 +10,13 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import msgspec
 from starlette.responses import Response
 
 from engine import wire
-from engine.errors import BadInput, Unavailable
+from engine.errors import BadInput
 from engine.limits import (
     GROUP_ACK_BODY_BYTES_MAX,
     GROUP_LEASE_S,
@@ -36,8 +34,8 @@ from topics.groups_lock import Alone, Leadership
 from topics.groups_shapes import AckIn, AckOut, RewindIn, RewindPlan
 from topics.http import Call, Handler, json_response, read_json
 from topics.http_body import header
+from topics.http_elsewhere import FORWARDED, Elsewhere
 from topics.http_query import integer
-from topics.http_relay import Relayed, Relays
 from topics.http_streaming import StreamResponse, Write
 from topics.stream import Counts, Delivery, Feed, Loose, Source
 from topics.stream_format import Framing, framing_of, gzip_of
@@ -45,7 +43,6 @@ from topics.stream_passage import Passage
 from topics.stream_reader import Ends, PageReader
 from topics.stream_since import LATEST, Start, StreamLog, parse_since, place
 
-_FORWARDED = "x-firecell-forwarded"
 _MANUAL, _AUTO = "manual", "auto"
 
 
@@ -79,11 +76,9 @@ class Streams:
         self._firehose = log
         self._now_ms = now_ms
         self._leadership = leadership or Alone()
-        self._leadership.watch(self._another_leads)
-        self._followed = ""  # the coordinating gateway that requests were passed on to
         self._draining = False
         self._responses: dict[Feed, StreamResponse] = {}
-        self._relays = Relays()
+        self.elsewhere = Elsewhere(self._leadership)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.counts = Counts()
         self.groups = Coordinator(log, now_ms, self._leadership, clock)
@@ -109,34 +104,18 @@ class Streams:
     def drain(self) -> None:
         """End every stream, cleanly; cut those whose client takes nothing. From any thread."""
         self._draining = True
+        self.elsewhere.drain()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._end_all)
 
     def _end_all(self) -> None:
         for feed in self._responses:
             feed.wake.set()
-        self._relays.end_all()
         asyncio.get_running_loop().call_later(STREAM_DRAIN_S, self._cut_all)
 
     def _cut_all(self) -> None:
         for response in list(self._responses.values()):
             response.abort()
-        self._relays.cut_all()
-
-    async def passed_on(
-        self,
-        url: str,
-        call: Call,
-        target: str,
-        headers: Mapping[str, str],
-        body: bytes = b"",
-        *,
-        reporting: bool = False,
-    ) -> Relayed:
-        """Another process's answer; a stream ends with this process's own. `reporting`: as
-        `Relays.relay`."""
-        self._loop = asyncio.get_running_loop()
-        return await self._relays.relay(url, call, target, headers, body, reporting=reporting)
 
     async def close(self) -> None:
         """Keep the checkpoints, and give everything back."""
@@ -164,7 +143,7 @@ class Streams:
         if asked.group is None:
             feed: Feed = await self._loose(asked)
             return self._response(call, asked, feed, lambda clean: None)
-        elsewhere = await self._elsewhere(call, reporting=True)
+        elsewhere = await self.elsewhere.answer(call, reporting=True)
         if elsewhere is not None:
             return elsewhere
         client = (header(call.headers, b"user-agent") or b"a client").decode("latin-1")[:80]
@@ -174,7 +153,8 @@ class Streams:
                 asked.clamp, client,
             )
         )  # fmt: skip
-        if header(call.headers, _FORWARDED.encode()) is not None:
+        reports = header(call.headers, b"transfer-encoding") is not None
+        if reports and header(call.headers, FORWARDED) is not None:
             member.passage = Passage(self.groups.clock, member.passed)
         response = self._response(
             call, asked, member, lambda clean: self.groups.leave(member, clean=clean),
@@ -266,7 +246,7 @@ class Streams:
     # --- groups ---
 
     async def _ack(self, call: Call) -> Response:
-        elsewhere = await self._elsewhere(call, GROUP_ACK_BODY_BYTES_MAX)
+        elsewhere = await self.elsewhere.answer(call, GROUP_ACK_BODY_BYTES_MAX)
         if elsewhere is not None:
             return elsewhere
         group = check_public_group_name(call.parts["group"])
@@ -285,7 +265,7 @@ class Streams:
         return found
 
     async def _list(self, call: Call) -> Response:
-        elsewhere = await self._elsewhere(call)
+        elsewhere = await self.elsewhere.answer(call)
         if elsewhere is not None:
             return elsewhere
 
@@ -303,7 +283,7 @@ class Streams:
         return json_response({"groups": groups})
 
     async def _show(self, call: Call) -> Response:
-        elsewhere = await self._elsewhere(call)
+        elsewhere = await self.elsewhere.answer(call)
         if elsewhere is not None:
             return elsewhere
         name = check_group_name(call.parts["group"])
@@ -328,7 +308,7 @@ class Streams:
         return json_response(facts)
 
     async def _rewind(self, call: Call) -> Response:
-        elsewhere = await self._elsewhere(call, REWIND_BODY_BYTES_MAX)
+        elsewhere = await self.elsewhere.answer(call, REWIND_BODY_BYTES_MAX)
         if elsewhere is not None:
             return elsewhere
         group, log = call.parts["group"], self._firehose
@@ -345,48 +325,12 @@ class Streams:
         return json_response(await self.groups.alone(group, done))
 
     async def _forget(self, call: Call) -> Response:
-        elsewhere = await self._elsewhere(call)
+        elsewhere = await self.elsewhere.answer(call)
         if elsewhere is not None:
             return elsewhere
         group = check_group_name(call.parts["group"])
         await self.groups.alone(group, lambda fence: groups_rewind.forget(self._firehose, group))
         return json_response({"group": group, "forgotten": True})
-
-    # --- which gateway ---
-
-    def _another_leads(self) -> None:
-        """From any thread."""
-        if self._loop is not None:
-            with suppress(RuntimeError):  # it has closed: nothing is passed on any more
-                self._loop.call_soon_threadsafe(self._leave_former)
-
-    def _leave_former(self) -> None:
-        """Streams through a gateway that leads no more: it may be stopped, and never end them."""
-        try:
-            url = self._leadership.leader()
-        except Unavailable:
-            url = ""
-        if self._followed and url != self._followed:
-            self._relays.leave(self._followed)
-            self._followed = ""
-
-    async def _elsewhere(
-        self, call: Call, body_bytes_max: int = 0, *, reporting: bool = False
-    ) -> Response | None:
-        """The coordinating gateway's answer; None when that is this one. `reporting`: it is told
-        how much of it has arrived."""
-        url = await asyncio.to_thread(self._leadership.leader)
-        if url is None:
-            return None
-        if header(call.headers, _FORWARDED.encode()) is not None:
-            raise Unavailable("the gateway that coordinates groups is changing: try again")
-        body = await call.body.read(body_bytes_max) if body_bytes_max else b""
-        path = call.route.path
-        for name, part in call.parts.items():
-            path = path.replace(f"{{{name}}}", quote(part, safe=""))
-        self._followed = url
-        headers = {_FORWARDED: "1"}
-        return await self.passed_on(url, call, path, headers, body, reporting=reporting)
 
 
 def _one_of(query: Mapping[str, str], name: str, words: tuple[str, str]) -> str:

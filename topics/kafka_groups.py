@@ -60,6 +60,8 @@ class KafkaGroups:
                 fence()
             return self._alter(consumer, wanted, what)
 
+        if fence is not None:
+            fence()  # whose time is over need not wait for a broker
         within_s = KAFKA_TIMEOUT_S if fence is None else KAFKA_FENCED_STEP_S
         with self._outsider(group, within_s) as consumer:
             self._fetch(consumer, group)  # so that its coordinator is there

@@ -33,6 +33,7 @@ One thread does all of it; any thread may ask who leads, which asks nobody.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import threading
 import time
@@ -78,6 +79,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
 
 
 _record_of = msgspec.json.Decoder(_Record)
+_URL = re.compile(r"http://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?", re.ASCII)
 
 
 def awake_clock() -> float:
@@ -286,7 +288,9 @@ class KafkaLeadership:
             record = _record_of.decode(found.metadata or "")
         except msgspec.MsgspecError:  # somebody's reset by hand: waited out like any other
             record = _Record(1, "", "", False)
-        return Sign(found.offset, record.holder, record.url, record.released)
+        # Whoever may write to Kafka may have written it, and clients' tokens are sent there.
+        url = record.url if _URL.fullmatch(record.url) else ""
+        return Sign(found.offset, record.holder, url, record.released)
 
     def _leave(self, consumer: Any) -> None:
         """At the end: the next one may begin at once."""

@@ -24,6 +24,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -40,6 +41,7 @@ from engine.limits import (
     HTTP_CONNECTIONS_MAX,
     HTTP_KEEPALIVE_S,
     PORT_MAX,
+    PROCESS_THREADS,
     SUCCESSOR_WAIT_S,
     WAIT_STEP_S,
 )
@@ -304,6 +306,9 @@ async def _serve(
 ) -> None:
     """The order of a life: listen, start, wait for the end, end requests, stop steps."""
     server = _Server(_config(app))
+    # By default so many as cores and 4: a broker that is away would hold them all.
+    threads = ThreadPoolExecutor(PROCESS_THREADS, thread_name_prefix="process")
+    asyncio.get_running_loop().set_default_executor(threads)
     _install_loop_signals(lifecycle)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     starting = None

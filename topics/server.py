@@ -134,7 +134,8 @@ class Gateway:
         user = wire.parse_user(call.parts["id"], "id")
         cell = self._homes.home(user)
         target = f"/v1/users/{user}/dashboard/stream"
-        found = await self._streams.passed_on(await self._proxy.where(cell), call, target, {})
+        url = await self._proxy.where(cell)
+        found = await self._streams.elsewhere.passed_on(url, call, target, {})
         if found.status_code == _WRONG_CELL:
             found.drop()
             await self._moved(user, cell)

@@ -100,10 +100,12 @@ def place(log: StreamLog, start: Start, now_ms: int, *, clamp: bool) -> Placed:
     if start.time_ms >= now_ms - log.retention_ms:
         return Placed(at, [])  # nothing younger than the retention is ever dropped
     gaps = []
+    begins = log.begin_offsets()  # after the look-up: what was dropped in between is missing, too
     oldest = log.oldest_ms()
-    for partition, offset in at.items():
-        if offset != begins[partition] or offset == 0:
+    for partition in at:
+        if at[partition] > begins[partition] or begins[partition] == 0:
             continue
+        offset = at[partition] = begins[partition]
         if 0 <= oldest[partition] <= start.time_ms:
             continue
         to = format_ms(oldest[partition]) if oldest[partition] >= 0 else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -107,3 +109,18 @@ def test_what_is_of_no_use_is_refused_before_anything_changes(aged: World, tmp_p
     (made.folder / "graph.snapshot").write_bytes(b"damaged")
     with pytest.raises(Corruption, match="not as it was written"):
         rebuild_posts.checked(made.folder, whose, silent)
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        ([5, 5], ""),
+        ([0, 0], "follows, blocks and mutes of this cell's own users among 10 events"),
+        ([2, 0], "among 8 events; the posts among them stay out of its inboxes"),
+    ],
+)
+def test_what_stays_lost_is_told(at: list[int], told: str) -> None:
+    manifest: Any = SimpleNamespace(positions=[9, 9])
+    found = rebuild_posts.stays_lost(manifest, at, [5, 5])
+    assert told in found and bool(told) == bool(found)
+    assert ("inboxes" in found) == (at == [2, 0])  # only who kept followers misses posts

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from engine.errors import BadInput, Conflict, Precondition
+from engine.errors import BadInput, Conflict, Precondition, Unavailable
 from engine.limits import GROUP_SETTLE_S
 from topics.filters import ALL
 from topics.groups_lock import Unlimited
 from topics.groups_state import GroupState, Member
+from topics.stream_passage import Passage
 from topics.stream_reader import Page
 
 
@@ -160,3 +162,20 @@ def test_too_much_unacknowledged_makes_a_member_wait(monkeypatch: pytest.MonkeyP
     assert one.places() == {}
     state.acknowledge("one", {0: 1}, 0.0)
     assert one.places() == {0: 10}
+
+
+def test_a_relayed_member_whose_client_takes_nothing_is_cut_at_the_end_of_the_tenure():
+    """The error would wait behind what lies in the other gateway; who has taken all gets it."""
+    state, cut = group(), []
+    for name, taken in (("behind", 0), ("caught up", 4)):
+        member = joined(state, name)
+        member.abort = lambda name=name: cut.append(name)
+        member.passage = Passage(lambda: 0.0, member.passed)
+        asyncio.run(member.passage.counted(nothing)(b"1234"))
+        member.passage.heard(b"%d\n" % taken)
+    state.end(Unavailable("another one coordinates"))
+    assert cut == ["behind"]
+
+
+async def nothing(content: bytes) -> None:
+    """Takes it."""
