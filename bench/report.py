@@ -103,7 +103,8 @@ class Histogram:
 def write_result(name: str, document: Mapping[str, Any], folder: Path = RESULTS) -> Path:
     """Write `<folder>/<name>.json` whole or not at all; its path.
 
-    Beside the document's own members it has `name`, `format`, `measured_at` and `machine`.
+    Beside the document's own members it has `name`, `format`, `measured_at` and `machine`; of
+    folders in its `command` only the names.
     Raises BadInput for a name that is no plain file name.
     """
     if _NAME.fullmatch(name) is None:
@@ -117,9 +118,16 @@ def write_result(name: str, document: Mapping[str, Any], folder: Path = RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     draft = folder / f".{name}.json.{os.getpid()}"
-    draft.write_text(json.dumps({**head, **document}, indent=2) + "\n", encoding="utf-8")
+    command = " ".join(map(_without_folder, str(document.get("command", "")).split()))
+    whole = {**head, **document} | ({"command": command} if command else {})
+    draft.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
     draft.replace(path)
     return path
+
+
+def _without_folder(word: str) -> str:
+    """Where something lies on this machine is nobody's business."""
+    return Path(word).name if word.startswith("/") else word
 
 
 def read_result(name: str, folder: Path = RESULTS) -> dict[str, Any]:

@@ -282,6 +282,7 @@ KAFKA_FETCH_WAIT_MS = 20  # an idle fetch holds up reads of other partitions tha
 KAFKA_FETCH_PAUSE_MS = 5  # before a full queue is fetched into again
 KAFKA_QUEUED_BYTES_MAX = 16 * 1024 * 1024  # fetched ahead in the client library
 KAFKA_READ_AHEAD_BYTES_MAX = 64 * 1024 * 1024  # and in ours, over all partitions of a log
+KAFKA_LANE_BYTES_MIN = 1024 * 1024  # a partition's share of them, however many there are
 KAFKA_CONSUME_RECORDS = 2_000  # taken from the client library at once
 KAFKA_SEGMENT_MS = 3_600_000  # time retention works on closed segments: at most an hour late
 KAFKA_TOPIC_CHARACTERS_MAX = 200  # Kafka's own bound is 249; the rest is room for names beside it

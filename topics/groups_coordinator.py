@@ -203,7 +203,8 @@ class Coordinator:
             )
             _log.warning("group %s: the lease of %s ended", state.name, member.client)
             member.wake.set()
-            member.cut_if_stuck()
+            if member.abort is not None and member.sending_since is not None:
+                member.abort()
         for member in [*overdue, *finished]:
             state.leave(member, clean=False)
         if overdue or finished:

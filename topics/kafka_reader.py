@@ -24,6 +24,7 @@ from engine.limits import (
     KAFKA_FETCH_BYTES,
     KAFKA_FETCH_PAUSE_MS,
     KAFKA_FETCH_WAIT_MS,
+    KAFKA_LANE_BYTES_MIN,
     KAFKA_POLL_S,
     KAFKA_QUEUED_BYTES_MAX,
     KAFKA_READ_AHEAD_BYTES_MAX,
@@ -35,7 +36,6 @@ from topics.kafka_records import record_of
 from topics.kafka_topic import KafkaTopic
 
 _RECORD_BYTES_OVERHEAD = 200  # of a tuple, its numbers and its bytes object
-_LANE_BYTES_MIN = 1024 * 1024  # its share, however many partitions there are
 _UNPACKED_TIMES_MAX = 32  # a small record, unpacked and as an object, against its bytes in Kafka
 
 
@@ -74,7 +74,7 @@ class KafkaReader:
         self._topic = topic
         self._lock = threading.Lock()
         self._lanes: OrderedDict[int, _Lane] = OrderedDict()  # read longest ago first
-        self._share = max(KAFKA_READ_AHEAD_BYTES_MAX // topic.partitions, _LANE_BYTES_MIN)
+        self._share = max(KAFKA_READ_AHEAD_BYTES_MAX // topic.partitions, KAFKA_LANE_BYTES_MIN)
         self._consumer = self._kafka.Consumer(_settings(topic))
         self._closed = False
 

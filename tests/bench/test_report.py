@@ -78,6 +78,13 @@ def test_a_result_s_name_is_a_plain_file_name(tmp_path: Path, name: str) -> None
         report.write_result(name, {}, tmp_path)
 
 
+def test_a_result_s_command_names_no_folder_of_the_machine(tmp_path: Path) -> None:
+    command = "python -m bench.x --stack /a/b/stack --url kafka://127.0.0.1:1/t"
+    report.write_result("x", {"command": command}, tmp_path)
+    wanted = "python -m bench.x --stack stack --url kafka://127.0.0.1:1/t"
+    assert report.read_result("x", tmp_path)["command"] == wanted
+
+
 def test_the_table_shows_nested_members_and_groups_thousands() -> None:
     out = io.StringIO()
     document = {"writes": 1_234_567, "rate": 45_678.9, "ms": {"p50": 1.2345}, "ok": True, "a": None}
