@@ -142,6 +142,13 @@ def _fanout(document: Document) -> Iterator[Row]:
         "sent to the disk per inbox write",
         f"{written}; compaction wrote {document.get('compaction_bytes', 0) / 2**20:,.0f} MiB",
     )
+    if document.get("inbox_writes_saved"):
+        share = document["inbox_writes_saved_share"]
+        yield "inbox writes saved by pulling", f"{document['inbox_writes_saved']:,} ({share:.1%})"
+    for pages in document.get("pulled_pages", {}).values():
+        if isinstance(pages, dict):
+            mean = f"{pages['pulled_authors_mean']:g} pulled authors"
+            yield f"a page of readers with {mean}", f"p50 {pages['p50']} ms, p99 {pages['p99']} ms"
     yield from _start(document)
     yield from _verdict(document)
 

@@ -77,6 +77,15 @@ def test_what_was_not_measured_has_no_row(tmp_path: Path) -> None:
     assert "publish to inbox" not in text and "oracle" not in text and "slowest" not in text
 
 
+def test_pulled_authors_have_their_saving_and_the_cost_of_their_pages(tmp_path: Path) -> None:
+    pages = {"pulled_authors": 9, "5": {"p50": 0.4, "p99": 0.7, "pulled_authors_mean": 5.0}}
+    saved = {"inbox_writes_saved": 1_234, "inbox_writes_saved_share": 0.995}
+    report.write_result("fanout-pulled", {**FANOUT, **saved, "pulled_pages": pages}, tmp_path)
+    text = figures.render(tmp_path)
+    assert "| inbox writes saved by pulling | 1,234 (99.5%) |" in text
+    assert "| a page of readers with 5 pulled authors | p50 0.4 ms, p99 0.7 ms |" in text
+
+
 def test_reads_have_a_row_per_kind_of_page(tmp_path: Path) -> None:
     report.write_result("reads", READS, tmp_path)
     text = figures.render(tmp_path)
