@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeVar
 
 from engine.errors import BadInput
 from engine.limits import (
-    GATEWAY_URL_CHARACTERS_MAX,
     HTTP_PORT_DEFAULT,
     ID_NODE_MAX,
     PARTITIONS_DEFAULT,
@@ -29,6 +28,7 @@ from topics.urls import (
     CachePlace,
     FirehosePlace,
     StorePlace,
+    is_gateway,
     parse_cache,
     parse_firehose,
     parse_store,
@@ -75,14 +75,9 @@ def _whole(low: int, high: int) -> _Parser:
 
 def _gateway_url(value: object, name: str, _base: Path) -> str:
     """Empty: where it listens."""
-    pattern = r"http://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?"
     if value == "auto":
         return ""
-    if (
-        not isinstance(value, str)
-        or len(value) > GATEWAY_URL_CHARACTERS_MAX
-        or not re.fullmatch(pattern, value, re.ASCII)
-    ):
+    if not isinstance(value, str) or not is_gateway(value):
         raise BadInput(f"{name}: {value!r} is not like http://host:8080", name)
     return value
 

@@ -33,7 +33,6 @@ One thread does all of it; any thread may ask who leads, which asks nobody.
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 import threading
 import time
@@ -60,7 +59,7 @@ from topics.groups_lock import Tenure
 from topics.groups_tenure import LOST, Sightings, Sign, TimedTenure
 from topics.kafka_client import base_settings, failure_of, library
 from topics.kafka_topic import KafkaTopic
-from topics.urls import KafkaPlace
+from topics.urls import KafkaPlace, is_gateway
 
 _log = logging.getLogger("firecell.groups")
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -79,7 +78,6 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
 
 
 _record_of = msgspec.json.Decoder(_Record)
-_URL = re.compile(r"http://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?", re.ASCII)
 
 
 def awake_clock() -> float:
@@ -289,7 +287,7 @@ class KafkaLeadership:
         except msgspec.MsgspecError:  # somebody's reset by hand: waited out like any other
             record = _Record(1, "", "", False)
         # Whoever may write to Kafka may have written it, and clients' tokens are sent there.
-        url = record.url if _URL.fullmatch(record.url) else ""
+        url = record.url if is_gateway(record.url) else ""
         return Sign(found.offset, record.holder, url, record.released)
 
     def _leave(self, consumer: Any) -> None:

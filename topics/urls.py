@@ -20,17 +20,28 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 import msgspec
 
 from engine.errors import BadInput
-from engine.limits import KAFKA_REPLICATION_MAX, KAFKA_TOPIC_CHARACTERS_MAX, PORT_MAX
+from engine.limits import (
+    GATEWAY_URL_CHARACTERS_MAX,
+    KAFKA_REPLICATION_MAX,
+    KAFKA_TOPIC_CHARACTERS_MAX,
+    PORT_MAX,
+)
 from engine.limits_stack import STACK_ZOOKEEPER_PORT
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
 _TOPIC = re.compile(rf"(?!\.{{1,2}}$)[A-Za-z0-9._-]{{1,{KAFKA_TOPIC_CHARACTERS_MAX}}}")
 _TABLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_GATEWAY = re.compile(r"http://([\w.-]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?", re.ASCII)
 HBASE_COPY = "-copy"  # ends the names of copies of a cell's tables (cells/hbase_copy.py)
 _KAFKA = "kafka://host:9092/topic"
 _HBASE = "hbase://host:9090/name"
 _REDIS = "redis://host:6379/0"
 _DATABASES_MAX = 2**14
+
+
+def is_gateway(url: str) -> bool:
+    """Whether `url` is one that a gateway is reached at by others."""
+    return len(url) <= GATEWAY_URL_CHARACTERS_MAX and _GATEWAY.fullmatch(url) is not None
 
 
 class EmbeddedPlace(msgspec.Struct, frozen=True):

@@ -209,7 +209,8 @@ def test_a_stream_ends_when_its_client_has_no_more_to_say():
 
 
 def test_a_relayed_client_that_takes_nothing_is_cut_in_a_drain(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("topics.http_stream.STREAM_DRAIN_S", 0.3)
+    for drains in ("http_stream", "http_elsewhere"):
+        monkeypatch.setattr(f"topics.{drains}.STREAM_DRAIN_S", 0.3)
     log = MemoryLog()
     with two_gateways(log) as (first, second, url):
         for number in range(400):

@@ -22,7 +22,8 @@ def checkpoint(log: MemoryLog) -> int:
 def test_a_client_that_is_cut_while_both_drain_loses_nothing(monkeypatch: pytest.MonkeyPatch):
     """Both gateways got TERM, and the client was slower than STREAM_DRAIN_S: it was cut, and what
     lay in the second gateway was acknowledged by the clean end in the first one."""
-    monkeypatch.setattr("topics.http_stream.STREAM_DRAIN_S", 0.5)
+    for drains in ("http_stream", "http_elsewhere"):
+        monkeypatch.setattr(f"topics.{drains}.STREAM_DRAIN_S", 0.5)
     held = Held(monkeypatch)
     log = MemoryLog()
     with two_gateways(log) as (first, second, url):
